@@ -1,0 +1,40 @@
+package space
+
+import "errors"
+
+// The sentinels of the domain. Packages wrap them with the step that failed;
+// xrpc maps each to one name and status.
+var (
+	// ErrMalformed: bytes or text that could never be valid.
+	ErrMalformed = errors.New("malformed")
+	// ErrNotCanonical: a second encoding of a value that has one.
+	ErrNotCanonical = errors.New("not canonically encoded")
+	// ErrTooLarge: over a size, depth or count cap.
+	ErrTooLarge = errors.New("too large")
+	// ErrForged: a signature, MAC or seal that does not fit.
+	ErrForged = errors.New("forged")
+	// ErrNoKey: sealed under a key this node does not hold.
+	ErrNoKey = errors.New("no key")
+	// ErrSpaceNotFound: unknown here, or closed to the caller: they answer alike.
+	ErrSpaceNotFound = errors.New("space not found")
+	// ErrSpaceExists: a space of this name exists.
+	ErrSpaceExists = errors.New("a space with this address already exists")
+	// ErrRepoNotFound: the author never wrote here.
+	ErrRepoNotFound = errors.New("repo not found")
+	// ErrRecordNotFound: no live record at the path.
+	ErrRecordNotFound = errors.New("record not found")
+	// ErrRecordExists: create of a path that has a live record.
+	ErrRecordExists = errors.New("record already exists")
+	// ErrSwap: swapRecord or swapCommit named another state.
+	ErrSwap = errors.New("swap mismatch")
+	// ErrNotMember: the actor is not in the roster.
+	ErrNotMember = errors.New("not a member of this space")
+	// ErrForbidden: a member, but the act is above its level or capability.
+	ErrForbidden = errors.New("not permitted")
+	// ErrUnsupported: a policy or option that is not built: never accepted and ignored.
+	ErrUnsupported = errors.New("unsupported")
+	// ErrInvite: unknown, spent, expired or revoked; strangers are not told which.
+	ErrInvite = errors.New("invite is not valid")
+	// ErrUnavailable: cannot be done now; later it may.
+	ErrUnavailable = errors.New("not available now")
+)
