@@ -33,6 +33,9 @@ const (
 	LabelCtlCommit   Label = "ctl/commit"    // Sign: sequencer of a control entry
 	LabelCtlEntry    Label = "ctl/entry"     // KDF: control key -> key of one type-3 envelope
 	LabelCtlSync     Label = "ctl/sync"      // KDF: control key -> key of a CTL page on a sync stream
+	LabelCtlInner    Label = "ctl/inner"     // KDF: control key -> key of an epoch entry's inner body
+	LabelCtlLink     Label = "ctl/link"      // KDF: control key -> key sealing the previous control key
+	LabelFingerprint Label = "fp"            // MAC: secret key -> what a log may show of it
 	LabelKID         Label = "kid"           // MAC: group key -> its commitment
 	LabelCtl         Label = "ctl"           // KDF: group key -> control key
 	LabelAuthor      Label = "author"        // KDF: group key -> author subkey
