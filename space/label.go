@@ -21,6 +21,7 @@ const (
 	LabelIDKEM       Label = "id/kem"        // KDF: seed -> identity KEM key
 	LabelIDAtproto   Label = "id/atproto"    // KDF: seed -> K-256 DID key
 	LabelCommit      Label = "commit"        // Hash: identity keys -> commitment C
+	LabelIDCheck     Label = "id/check"      // Hash: commitment -> check characters of its fingerprint
 	LabelIdentityLog Label = "ilog"          // Sign: identity log entry
 	LabelBindDID     Label = "bind"          // Sign: DID <-> commitment, both ways
 	LabelDevicePop   Label = "device/pop"    // Sign: proof of possession of a new device key
@@ -106,16 +107,18 @@ func MAC(key []byte, l Label, parts ...[]byte) [32]byte {
 
 // Sign is Ed25519(sk, "sp/v1/" ‖ label ‖ 0x00 ‖ parts...), 64 bytes.
 func Sign(sk ed25519.PrivateKey, l Label, parts ...[]byte) []byte {
-	return ed25519.Sign(sk, l.message(parts))
+	return ed25519.Sign(sk, l.Message(parts...))
 }
 
 // Verify reports whether sig is Sign's output for the holder of pk. It does
 // not check pk itself: that is CheckPublicKey's work, once per key.
 func Verify(pk ed25519.PublicKey, l Label, sig []byte, parts ...[]byte) bool {
-	return len(pk) == ed25519.PublicKeySize && ed25519.Verify(pk, l.message(parts), sig)
+	return len(pk) == ed25519.PublicKeySize && ed25519.Verify(pk, l.Message(parts...), sig)
 }
 
-func (l Label) message(parts [][]byte) []byte {
+// Message is "sp/v1/" ‖ label ‖ 0x00 ‖ parts...: what Sign signs, for signers
+// of another kind (K-256), and the info of an HPKE seal.
+func (l Label) Message(parts ...[]byte) []byte {
 	m := l.prefix()
 	for _, p := range parts {
 		m = append(m, p...)
