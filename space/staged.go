@@ -1,0 +1,107 @@
+package space
+
+import (
+	"slices"
+
+	"github.com/kithnet/kith/sync/lthash"
+)
+
+// Staged is a repo with batches applied that nobody else sees yet. Commit
+// makes them the repo's; dropping a Staged undoes them. While one is open the
+// repo may be read and not changed.
+type Staged struct {
+	repo    *Repo
+	base    uint64 // the repo's commits at Begin
+	overlay map[Path]Leaf
+	totals
+}
+
+// Begin stages changes to r.
+func (r *Repo) Begin() *Staged {
+	return &Staged{repo: r, base: r.commits, totals: r.totals}
+}
+
+// Apply takes in a batch and says what it changed: of two writes to a path the
+// one with the later stamp stays, whatever the order they come in, and applied
+// again a batch changes nothing. A batch without ops raises the revision. The
+// values in the changes are the batch's own.
+func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
+	s.rev = max(s.rev, b.Rev)
+	var changes []Change
+	// From the last op to the first: all bear one stamp, so the first to
+	// come at a path stays, and that must be the last of the batch.
+	for i := len(b.Ops) - 1; i >= 0; i-- {
+		op := &b.Ops[i]
+		old, known := s.Leaf(op.Path)
+		if known && stamp.Compare(old.Stamp) <= 0 {
+			continue
+		}
+		c := Change{Path: op.Path, Old: old.CID, Stamp: stamp, Value: op.Value}
+		if op.Value != nil {
+			c.New = Sum(op.Value)
+		}
+		s.set(c)
+		if changes == nil {
+			changes = make([]Change, 0, i+1)
+		}
+		changes = append(changes, c)
+	}
+	slices.Reverse(changes)
+	return changes
+}
+
+// set replaces a leaf and keeps count and hash in step: out goes the value
+// that stood there, whatever the writer believed did.
+func (s *Staged) set(c Change) {
+	if s.overlay == nil {
+		s.overlay = make(map[Path]Leaf)
+	}
+	s.overlay[c.Path] = Leaf{CID: c.New, Stamp: c.Stamp}
+	if c.Old == c.New {
+		return
+	}
+	var buf [512]byte
+	if !c.Old.IsZero() {
+		s.count--
+		s.state.Remove(appendElement(buf[:0], c.Path, c.Old))
+	}
+	if !c.New.IsZero() {
+		s.count++
+		s.state.Add(appendElement(buf[:0], c.Path, c.New))
+	}
+}
+
+// Leaf is what stands at p, staged batches included.
+func (s *Staged) Leaf(p Path) (Leaf, bool) {
+	if l, ok := s.overlay[p]; ok {
+		return l, true
+	}
+	return s.repo.Leaf(p)
+}
+
+// Rev is the last revision, staged batches included.
+func (s *Staged) Rev() TID { return s.rev }
+
+// Count is how many records live, staged batches included.
+func (s *Staged) Count() uint64 { return s.count }
+
+// State is a copy of the set hash, staged batches included.
+func (s *Staged) State() lthash.State { return s.state }
+
+// Digest is the digest of the set hash, staged batches included.
+func (s *Staged) Digest() [32]byte { return s.state.Sum() }
+
+// Commit makes the staged batches the repo's. It panics if another Staged of
+// the repo was committed since Begin, or this one before: its totals would
+// undo the other's.
+func (s *Staged) Commit() {
+	r := s.repo
+	if r.commits != s.base {
+		panic("space: Commit of a Staged that is not based on its repo's state")
+	}
+	r.commits++
+	for p, l := range s.overlay {
+		r.leaves.Set(r.item(p, l))
+	}
+	r.totals = s.totals
+}
