@@ -1,0 +1,158 @@
+package control
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/kithnet/kith/space"
+)
+
+// BuildKeys signs and seals an entry. CK is the control key of the epoch
+// before the entry; bodies in clear need none.
+type BuildKeys struct {
+	Proposer, Sequencer ed25519.PrivateKey
+	CK                  []byte
+}
+
+// Build makes the entry that comes after s and returns it opened. It signs
+// nothing that Apply would refuse. body is the value that belongs to kind
+// (MemberAdd, Epoch, space.Policy, Invite); epochAfter is s.Epoch, and its N
+// for an epoch. rand gives the salt and, when sealed, the nonce.
+func Build(s *State, kind Kind, body any, keys BuildKeys, epochAfter uint64, timeMs int64, rand io.Reader) (*Entry, error) {
+	e, err := buildNext(s, kind, body, keys, epochAfter, timeMs, rand)
+	if err != nil {
+		return nil, fmt.Errorf("build control entry %d: %v: %w", s.Head.Seq+1, kind, err)
+	}
+	return e, nil
+}
+
+func buildNext(s *State, kind Kind, body any, keys BuildKeys, epochAfter uint64, timeMs int64, rand io.Reader) (*Entry, error) {
+	if kind == KindGenesis {
+		return nil, malformed("a genesis comes first")
+	}
+	d := draft{
+		kind: kind, term: s.Head.Term, seq: s.Head.Seq + 1, spaceID: s.SpaceID,
+		prev: s.Head.Hash, base: s.Head.Hash, epoch: epochAfter, timeMs: timeMs,
+	}
+	if err := keys.check(); err != nil {
+		return nil, err
+	}
+	if !s.SequencerPub.Equal(keys.Sequencer.Public()) {
+		return nil, fmt.Errorf("not the sequencer's key: %w", space.ErrForbidden)
+	}
+	return d.build(body, keys, rand, func(e *Entry) error {
+		_, err := s.transition(e)
+		return err
+	})
+}
+
+// BuildGenesis makes the first entry of a space and returns it opened. The
+// proposer is the sequencer; it signs nothing that Apply would refuse.
+func BuildGenesis(body Genesis, keys BuildKeys, timeMs int64, rand io.Reader) (*Entry, error) {
+	d := draft{kind: KindGenesis, timeMs: timeMs}
+	e, err := func() (*Entry, error) {
+		if err := keys.check(); err != nil {
+			return nil, err
+		}
+		if !ed25519.PublicKey(body.SequencerPub[:]).Equal(keys.Sequencer.Public()) {
+			return nil, fmt.Errorf("not the sequencer's key: %w", space.ErrForbidden)
+		}
+		return d.build(body, keys, rand, func(e *Entry) error {
+			_, err := genesisState(e)
+			return err
+		})
+	}()
+	if err != nil {
+		return nil, fmt.Errorf("build genesis: %w", err)
+	}
+	return e, nil
+}
+
+func (k BuildKeys) check() error {
+	if len(k.Proposer) != ed25519.PrivateKeySize || len(k.Sequencer) != ed25519.PrivateKeySize {
+		return fmt.Errorf("proposer's or sequencer's: %w", space.ErrNoKey)
+	}
+	return nil
+}
+
+// draft is an entry's framing before there is an entry.
+type draft struct {
+	kind          Kind
+	term, seq     uint64
+	spaceID, prev [32]byte
+	base          [32]byte // what the proposer stands on
+	epoch         uint64
+	timeMs        int64
+}
+
+// build encodes, seals, lets check judge the entry as a reader would see it,
+// and only then signs.
+func (d draft) build(body any, keys BuildKeys, rand io.Reader, check func(*Entry) error) (*Entry, error) {
+	b, err := encodeBody(d.kind, body)
+	if err != nil {
+		return nil, err
+	}
+	var salt [saltSize]byte
+	if _, err := io.ReadFull(rand, salt[:]); err != nil {
+		return nil, fmt.Errorf("salt: %w", err)
+	}
+	plain := append(append(append([]byte(nil), d.base[:]...), salt[:]...), b...)
+	raw, err := d.seal(plain, keys, rand)
+	if err != nil {
+		return nil, err
+	}
+	raw = append(raw, make([]byte, 2*ed25519.SignatureSize)...)
+	e, err := parseFraming(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Open(keys.CK); err != nil {
+		return nil, err
+	}
+	if err := check(e); err != nil {
+		return nil, err
+	}
+	e.sign(keys)
+	return e, nil
+}
+
+// seal gives the bytes in front of the signatures.
+func (d draft) seal(plain []byte, keys BuildKeys, rand io.Reader) ([]byte, error) {
+	h := make([]byte, offBody, offBody+len(plain)+chacha20poly1305.Overhead+2*ed25519.SignatureSize)
+	copy(h, magic)
+	h[offKind] = byte(d.kind)
+	binary.BigEndian.PutUint64(h[offTerm:], d.term)
+	binary.BigEndian.PutUint64(h[offSeq:], d.seq)
+	copy(h[offSpace:], d.spaceID[:])
+	copy(h[offPrev:], d.prev[:])
+	binary.BigEndian.PutUint64(h[offEpoch:], d.epoch)
+	binary.BigEndian.PutUint64(h[offTime:], uint64(d.timeMs))
+	copy(h[offProposer:], keys.Proposer.Public().(ed25519.PublicKey))
+	hash := proposalHash(d.kind, d.spaceID, plain)
+	copy(h[offHash:], hash[:])
+	if (&Entry{Kind: d.kind, Seq: d.seq}).InClear() {
+		binary.BigEndian.PutUint32(h[offLen:], uint32(len(plain)))
+		return append(h, plain...), nil
+	}
+	aead, err := bodyCipher(keys.CK)
+	if err != nil {
+		return nil, err
+	}
+	binary.BigEndian.PutUint32(h[offLen:], uint32(len(plain)+aead.Overhead()))
+	if _, err := io.ReadFull(rand, h[offNonce:offBody]); err != nil {
+		return nil, fmt.Errorf("nonce: %w", err)
+	}
+	return aead.Seal(h, h[offNonce:offBody], plain, h[:offBody]), nil
+}
+
+// sign fills in the signatures of an entry that nobody else holds yet.
+func (e *Entry) sign(keys BuildKeys) {
+	copy(e.proposerSig(), space.Sign(keys.Proposer, space.LabelPropose, e.ProposalHash[:]))
+	copy(e.commitSig(), space.Sign(keys.Sequencer, space.LabelCtlCommit, e.raw[:len(e.raw)-ed25519.SignatureSize]))
+	e.hash = sha256.Sum256(e.raw)
+}
