@@ -1,0 +1,204 @@
+package xrpc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/kithnet/kith/space"
+)
+
+// Sentinels beside those of package space.
+var (
+	// ErrPetnameTaken: the local name names another space of this home.
+	ErrPetnameTaken = errors.New("name is taken")
+	// ErrCursor: a cursor that this node did not issue.
+	ErrCursor = errors.New("cursor was not issued by this node")
+	// ErrStillWaiting: a join was asked for but no keeper has answered yet.
+	ErrStillWaiting = errors.New("still waiting")
+	// ErrUnreachable: no node answers at the client's base address.
+	ErrUnreachable = errors.New("node not reachable")
+)
+
+// ErrAmbiguous: several authors have a record at the path and none was named.
+type ErrAmbiguous struct{ Authors []space.DID }
+
+func (e ErrAmbiguous) Error() string {
+	names := make([]string, len(e.Authors))
+	for i, a := range e.Authors {
+		names[i] = string(a)
+	}
+	return "several authors have this record, name one with repo: " + strings.Join(names, ", ")
+}
+
+// Is makes any two ErrAmbiguous match.
+func (e ErrAmbiguous) Is(target error) bool { _, ok := target.(ErrAmbiguous); return ok }
+
+// Kinds of faults a request can have before the node is asked.
+var (
+	errRequest   = errors.New("bad request")
+	errShape     = errors.New("wrong shape")
+	errMedia     = errors.New("wrong content type")
+	errVerb      = errors.New("wrong verb")
+	errAuth      = errors.New("no credentials")
+	errToken     = errors.New("bad credentials")
+	errHost      = errors.New("unknown host")
+	errNSID      = errors.New("unknown method")
+	errNotBuilt  = errors.New("method not built")
+	errPolicy    = errors.New("policy not built")
+	errAppAccess = errors.New("app access not built")
+	errInternal  = errors.New("internal error")
+)
+
+// fault is an error of a known kind with a message made for the caller.
+type fault struct {
+	kind error
+	msg  string
+}
+
+func (f *fault) Error() string { return f.msg }
+func (f *fault) Unwrap() error { return f.kind }
+
+func faultf(kind error, format string, args ...any) error {
+	return &fault{kind, fmt.Sprintf(format, args...)}
+}
+
+// inField says which field of the request an error is about.
+func inField(name string, err error) error {
+	f := &fault{errRequest, name + ": " + err.Error()}
+	switch {
+	case errors.Is(err, space.ErrTooLarge):
+		f.kind = space.ErrTooLarge
+	case errors.Is(err, space.ErrMalformed):
+		f.msg = strings.TrimSuffix(f.msg, ": "+space.ErrMalformed.Error())
+	case errors.Is(err, space.ErrNotCanonical):
+		f.msg = strings.TrimSuffix(f.msg, ": "+space.ErrNotCanonical.Error())
+	}
+	return f
+}
+
+// row is how one error answers. say is the sentence HappyView's clients know;
+// "" means the error's own text. quiet rows never add the error's context, so
+// that what exists here cannot be told from what does not.
+type row struct {
+	err    error
+	name   string
+	status [dialects]int // HappyView, ATProto
+	say    string
+	quiet  bool
+}
+
+// rows maps every error to its name and statuses. The first match wins, the
+// last row takes what no other does.
+var rows = []row{
+	{space.ErrMalformed, "InvalidRequest", [dialects]int{400, 400}, "", false},
+	{space.ErrNotCanonical, "InvalidRequest", [dialects]int{400, 400}, "", false},
+	{space.ErrTooLarge, "PayloadTooLarge", [dialects]int{413, 413}, "", false},
+	{space.ErrForged, "Forged", [dialects]int{400, 400}, "", false},
+	{space.ErrNoKey, "KeyUnavailable", [dialects]int{503, 503}, "The key for this is not here yet", false},
+	{space.ErrSpaceNotFound, "SpaceNotFound", [dialects]int{404, 400}, "Space not found", true},
+	{space.ErrSpaceExists, "SpaceAlreadyExists", [dialects]int{409, 400}, "A space with this address already exists", false},
+	{space.ErrRepoNotFound, "RepoNotFound", [dialects]int{404, 400}, "Repo not found", true},
+	{space.ErrRecordNotFound, "RecordNotFound", [dialects]int{404, 400}, "Record not found", false},
+	{space.ErrRecordExists, "RecordAlreadyExists", [dialects]int{409, 400}, "Record already exists", false},
+	{space.ErrSwap, "InvalidSwap", [dialects]int{409, 400}, "Swap mismatch", false},
+	{space.ErrNotMember, "NotMember", [dialects]int{403, 403}, "You are not a member of this space", true},
+	{space.ErrForbidden, "Forbidden", [dialects]int{403, 403}, "", false},
+	{space.ErrUnsupported, "Unsupported", [dialects]int{400, 400}, "", false},
+	{space.ErrInvite, "InvalidInvite", [dialects]int{404, 400}, "Invalid invite token", true},
+	{space.ErrUnavailable, "NotEnoughResources", [dialects]int{503, 503}, "", false},
+	{ErrAmbiguous{}, "AmbiguousRepo", [dialects]int{409, 400}, "", false},
+	{ErrPetnameTaken, "NameTaken", [dialects]int{409, 400}, "This name is taken by another space of this home", false},
+	{ErrCursor, "InvalidCursor", [dialects]int{400, 400}, "cursor: send back a cursor as it was given, or none", false},
+	{ErrStillWaiting, "StillWaiting", [dialects]int{503, 503}, "", false},
+	{errRequest, "InvalidRequest", [dialects]int{400, 400}, "", false},
+	{errShape, "InvalidRequest", [dialects]int{422, 400}, "", false},
+	{errMedia, "UnsupportedMediaType", [dialects]int{415, 400}, "", false},
+	{errVerb, "MethodNotAllowed", [dialects]int{405, 405}, "", false},
+	{errAuth, "AuthenticationRequired", [dialects]int{401, 401}, "This endpoint requires authentication", true},
+	{errToken, "InvalidToken", [dialects]int{401, 401}, "", false},
+	{errHost, "InvalidHost", [dialects]int{403, 403}, "", false},
+	{errNSID, "XRPCNotSupported", [dialects]int{404, 404}, "", false},
+	{errNotBuilt, "MethodNotImplemented", [dialects]int{501, 501}, "", false},
+	{errPolicy, "UnsupportedPolicy", [dialects]int{400, 400}, "", false},
+	{errAppAccess, "UnsupportedAppAccess", [dialects]int{400, 400}, "", false},
+	{errInternal, "InternalServerError", [dialects]int{500, 500}, "", true},
+}
+
+// rowOf finds the row of an error; the error of a fault is its kind.
+func rowOf(err error) *row {
+	for i := range rows {
+		if errors.Is(err, rows[i].err) {
+			return &rows[i]
+		}
+	}
+	return &rows[len(rows)-1]
+}
+
+// sentence is the message for the caller: a fault's own text, else the row's
+// sentence with what the wrapping said, else the error's text.
+func (r *row) sentence(err error) string {
+	if f, ok := errors.AsType[*fault](err); ok {
+		return f.msg
+	}
+	if r.quiet {
+		return r.say
+	}
+	if r.say == "" {
+		return err.Error()
+	}
+	if ctx, ok := strings.CutSuffix(err.Error(), ": "+r.err.Error()); ok {
+		return r.say + ": " + ctx
+	}
+	return r.say
+}
+
+// Error is an error answer as a client sees it. It matches, with errors.Is,
+// the sentinel its name stands for.
+type Error struct {
+	Status  int
+	Name    string
+	Message string
+	Authors []space.DID // of AmbiguousRepo
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Name, e.Message) }
+
+// Is maps the name back to the sentinels of this package and of space.
+func (e *Error) Is(target error) bool {
+	for i := range rows {
+		if rows[i].name == e.Name && errors.Is(rows[i].err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// As gives the typed errors back.
+func (e *Error) As(target any) bool {
+	if a, ok := target.(*ErrAmbiguous); ok && e.Name == "AmbiguousRepo" {
+		a.Authors = e.Authors
+		return true
+	}
+	return false
+}
+
+// errorBody is the JSON of an error answer.
+type errorBody struct {
+	Error         string      `json:"error"`
+	Message       string      `json:"message"`
+	Authors       []space.DID `json:"authors,omitempty"`
+	CorrelationID string      `json:"correlationId,omitempty"`
+}
+
+// errorOf reads an error answer; a body that is not ours keeps its beginning.
+func errorOf(status int, body []byte) *Error {
+	var b errorBody
+	if err := json.Unmarshal(body, &b); err != nil || b.Error == "" {
+		const shown = 200
+		text := strings.ToValidUTF8(string(body[:min(len(body), shown)]), "")
+		return &Error{Status: status, Name: "UnexpectedAnswer", Message: fmt.Sprintf("status %d: %q", status, text)}
+	}
+	return &Error{Status: status, Name: b.Error, Message: b.Message, Authors: b.Authors}
+}

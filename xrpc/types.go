@@ -1,0 +1,284 @@
+package xrpc
+
+import (
+	"context"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/commit"
+)
+
+// Spaces makes and shows spaces. All five interfaces act as the node's owner;
+// their errors are the sentinels of package space and of this package, wrapped.
+type Spaces interface {
+	// CreateSpace fails with space.ErrSpaceExists, ErrPetnameTaken or
+	// space.ErrUnsupported.
+	CreateSpace(ctx context.Context, s NewSpace) (SpaceInfo, error)
+	// Space fails with space.ErrSpaceNotFound, for a space the owner was
+	// removed from as for one that never was.
+	Space(ctx context.Context, id space.ID) (SpaceInfo, error)
+	// Spaces lists the spaces the owner belongs to, in any order.
+	Spaces(ctx context.Context) ([]SpaceInfo, error)
+}
+
+// Membership is who belongs to a space and how others come in.
+type Membership interface {
+	// Members lists the roster, the authority included, in any order.
+	Members(ctx context.Context, id space.ID) ([]Member, error)
+	Invite(ctx context.Context, id space.ID, o InviteOptions) (Invite, error)
+	// Join waits for the key until ctx ends. Once it ended, the join goes on
+	// in the node; the error is then ErrStillWaiting or ctx's.
+	Join(ctx context.Context, link string) (Joined, error)
+}
+
+// Records reads and writes records.
+type Records interface {
+	// Write applies all writes as one batch with one rev, in order, each
+	// seeing those before it, or none. space.ErrRecordExists: a Create of a
+	// live path. space.ErrRecordNotFound: an Update, a Delete without
+	// IfExists, or any write with a Swap, of a path without a live record.
+	// space.ErrSwap: Swap or SwapCommit name another state.
+	Write(ctx context.Context, id space.ID, writes []Write, o WriteOptions) (Written, error)
+	// Record with author "" means the owner's record, else that of the only
+	// author who has one, else ErrAmbiguous.
+	Record(ctx context.Context, id space.ID, author space.DID, path space.Path) (Record, error)
+	// Records lists live records in ascending order of (author, collection,
+	// rkey), descending with Reverse. The cursor is "" at the end; one it did
+	// not issue fails with ErrCursor.
+	Records(ctx context.Context, id space.ID, q RecordQuery) (recs []Record, cursor string, err error)
+}
+
+// Repos is the repository face of each author's records.
+type Repos interface {
+	// RepoState of a repo never written fails with space.ErrRepoNotFound.
+	RepoState(ctx context.Context, id space.ID, author space.DID) (RepoState, error)
+	// RepoOps lists applied ops ascending by (rev, idx).
+	RepoOps(ctx context.Context, id space.ID, author space.DID, q OpsQuery) (OpsPage, error)
+	// Repos lists the authors with at least one applied op, in any order.
+	Repos(ctx context.Context, id space.ID) ([]RepoInfo, error)
+}
+
+// Node is the node itself.
+type Node interface {
+	Status(ctx context.Context) (Status, error)
+	Peers(ctx context.Context) ([]Peer, error)
+	// Connect dials a multiaddr that ends in /p2p/ID.
+	Connect(ctx context.Context, addr string) (Peer, error)
+}
+
+// NewSpace is what CreateSpace needs to know.
+type NewSpace struct {
+	Type   space.NSID
+	Key    space.RecordKey // "": the node draws a TID
+	Name   string          // local petname, unique per home; "": none
+	Policy space.Policy
+	Relays []string
+}
+
+// SpaceInfo is a space as the owner sees it.
+type SpaceInfo struct {
+	ID                 space.ID
+	SpaceID            [32]byte
+	Authority, Creator space.DID
+	Policy             space.Policy
+	Level              space.Level // the owner's
+	Epoch              uint64
+	Name               string
+	Rev                space.TID // the newest rev of any repo; 0: nothing written yet
+	CreatedMs          int64     // unix milliseconds
+}
+
+// Member is one row of the roster.
+type Member struct {
+	DID     space.DID
+	Level   space.Level
+	Via     string // how it came in, "" when it was added directly
+	Keeper  bool
+	AddedMs int64 // unix milliseconds
+}
+
+// InviteOptions limits an invite.
+type InviteOptions struct {
+	Level     space.Level
+	MaxUses   uint32 // 0: unlimited
+	ExpiresMs uint64 // unix milliseconds; 0: never
+}
+
+// Invite is a fresh invite. Link is a secret, shown once.
+type Invite struct {
+	ID        string // hex
+	Link      string
+	Level     space.Level
+	MaxUses   uint32
+	ExpiresMs uint64
+}
+
+// Joined says what a join gave and who gave it.
+type Joined struct {
+	ID        space.ID
+	Level     space.Level
+	Epoch     uint64
+	Asked, By string // who was asked and who granted: DID or peer id
+	Name      string
+}
+
+// Action is what a Write does.
+type Action uint8
+
+// The actions.
+const (
+	ActionCreate Action = iota + 1 // the path must be free
+	ActionPut                      // upsert
+	ActionUpdate                   // the path must have a live record
+	ActionDelete
+)
+
+// String is the action's name in JSON.
+func (a Action) String() string {
+	switch a {
+	case ActionCreate:
+		return "create"
+	case ActionPut:
+		return "put"
+	case ActionUpdate:
+		return "update"
+	case ActionDelete:
+		return "delete"
+	}
+	return "unknown"
+}
+
+// Write is one write of a batch.
+type Write struct {
+	Action   Action
+	Path     space.Path   // Key "" on create: the node draws a TID
+	Value    space.Record // nil on delete
+	Swap     *space.CID   // the record's CID must be this one; nil: not asked
+	IfExists bool         // delete of an absent record succeeds
+}
+
+// WriteOptions belong to the whole batch.
+type WriteOptions struct {
+	SwapCommit *string // nil: not asked; "": nothing written yet; else the repo's rev
+}
+
+// Written is the outcome of a batch. Records[i] belongs to writes[i], with a
+// zero CID for a delete. Rev 0 means that nothing changed.
+type Written struct {
+	Rev     space.TID
+	Records []RecordRef
+}
+
+// RecordRef names one version of a record.
+type RecordRef struct {
+	URI space.URI
+	CID space.CID
+}
+
+// Record is a live record. Value is nil where values were not asked for.
+type Record struct {
+	URI   space.URI
+	CID   space.CID
+	Rev   space.TID
+	Value space.Record
+}
+
+// RecordQuery selects records. Limit is 1 to 1,000.
+type RecordQuery struct {
+	Repo              space.DID  // "": every author
+	Collection        space.NSID // "": every collection
+	Limit             int
+	Cursor            string
+	Reverse, NoValues bool
+}
+
+// RepoState is one author's repository at its head. Commit is nil while the
+// author has not stated one.
+type RepoState struct {
+	DID    space.DID
+	Rev    space.TID
+	Count  uint64
+	Hash   [32]byte
+	State  []byte // the 2,048 bytes of the set hash
+	Commit *commit.Commit
+}
+
+// RepoInfo is one row of the list of repos.
+type RepoInfo struct {
+	DID  space.DID
+	Rev  space.TID
+	Hash [32]byte
+}
+
+// OpsQuery selects ops after both Since (a rev) and Cursor ("rev/idx", already
+// checked by OpsCursor). Limit is 1 to 1,000.
+type OpsQuery struct {
+	Since    space.TID
+	Cursor   string
+	Limit    int
+	NoValues bool
+}
+
+// RepoOp is one applied op. A zero CID is a delete, a zero Prev a create.
+// Value is set only while the record still has exactly this CID.
+type RepoOp struct {
+	Rev       space.TID
+	Idx       int
+	Path      space.Path
+	CID, Prev space.CID
+	Value     space.Record
+}
+
+// OpsPage is a page of ops: with a Cursor while there may be more (the page is
+// full), with the State at the head, never both. A repo never written has
+// neither.
+type OpsPage struct {
+	Ops    []RepoOp
+	Cursor string
+	State  *RepoState
+}
+
+// Status is the one status structure: the CLI, the API and the page show it.
+type Status struct {
+	Version  string            `json:"version"`
+	DID      space.DID         `json:"did"`
+	PeerID   string            `json:"peerId"`
+	Home     string            `json:"home,omitempty"`
+	Listen   []string          `json:"listen"`
+	Peers    []Peer            `json:"peers"`
+	Spaces   []SpaceStatus     `json:"spaces"`
+	Relay    bool              `json:"relay"`
+	Keeper   bool              `json:"keeper"`
+	Warnings []string          `json:"warnings,omitempty"`
+	Counters map[string]uint64 `json:"counters,omitempty"`
+}
+
+// SpaceStatus is one space within Status. Digest is SHA-256 over the ascending
+// (epoch, count, digest) triples, in hex.
+type SpaceStatus struct {
+	URI        string     `json:"uri"`
+	Name       string     `json:"name,omitempty"`
+	Role       string     `json:"role"`
+	Epoch      uint64     `json:"epoch"`
+	Records    uint64     `json:"records"`
+	Entries    uint64     `json:"entries"`
+	Behind     uint64     `json:"behind"`
+	Digest     string     `json:"digest"`
+	InSyncWith []SyncPeer `json:"inSyncWith"`
+	LastError  string     `json:"lastError,omitempty"`
+}
+
+// SyncPeer says that a peer held the same digest at a time.
+type SyncPeer struct {
+	PeerID string `json:"peerId"`
+	At     int64  `json:"at"` // unix milliseconds
+	Digest string `json:"digest"`
+	Count  uint64 `json:"count"`
+}
+
+// Peer is a connected libp2p peer.
+type Peer struct {
+	PeerID string   `json:"peerId"`
+	Addrs  []string `json:"addrs"`
+	Direct bool     `json:"direct"`
+	Since  int64    `json:"since,omitempty"` // unix milliseconds
+}
