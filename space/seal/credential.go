@@ -1,0 +1,140 @@
+package seal
+
+import (
+	"crypto/ed25519"
+	"fmt"
+	"io"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/identity"
+)
+
+// CredentialSize is the length of a marshalled Credential.
+const CredentialSize = envelope.GrantSize + ed25519.SignatureSize + KeySize
+
+// Issuer is the key that certifies the writers of an epoch. It is random, held
+// by the sequencer and the keepers alone, and its hash is the topic id.
+type Issuer struct{ signer }
+
+// NewIssuer draws the issuer of a new epoch.
+func NewIssuer(rand io.Reader) (Issuer, error) {
+	s, err := newSigner(rand)
+	return Issuer{s}, err
+}
+
+// UnmarshalIssuer is the inverse of Marshal.
+func UnmarshalIssuer(b []byte) (Issuer, error) {
+	s, err := secretFrom(b)
+	if err != nil {
+		return Issuer{}, err
+	}
+	return Issuer{signerOf(s)}, nil
+}
+
+// Topic is the topic the issuer's writers write to.
+func (i Issuer) Topic() envelope.TopicID { return envelope.TopicOf(i.Public()) }
+
+// Grant certifies a writer key until notAfter, in Unix seconds: the issuer's part
+// of a writer certificate. A class above envelope.MaxClass makes a grant that
+// nobody accepts.
+func (i Issuer) Grant(writer ed25519.PublicKey, class uint16, notAfter uint64) [envelope.GrantSize]byte {
+	b := envelope.GrantBody(i.Public(), writer, class, notAfter)
+	return [envelope.GrantSize]byte(append(b, space.Sign(i.key(), space.LabelWriterCert, b)...))
+}
+
+// Vouch says, to members only, whose the writer key is.
+func (i Issuer) Vouch(writer ed25519.PublicKey, c identity.Commitment) [64]byte {
+	return [64]byte(space.Sign(i.key(), space.LabelVouch, writer, c[:]))
+}
+
+// WriterKey is what the issuer certifies: one per device and epoch, kept sealed
+// on disk. It signs chain keys and nothing else.
+type WriterKey struct{ signer }
+
+// NewWriterKey draws a writer key.
+func NewWriterKey(rand io.Reader) (WriterKey, error) {
+	s, err := newSigner(rand)
+	return WriterKey{s}, err
+}
+
+// UnmarshalWriterKey is the inverse of Marshal.
+func UnmarshalWriterKey(b []byte) (WriterKey, error) {
+	s, err := secretFrom(b)
+	if err != nil {
+		return WriterKey{}, err
+	}
+	return WriterKey{signerOf(s)}, nil
+}
+
+func (w WriterKey) link(topic envelope.TopicID, chain envelope.ChainID) [64]byte {
+	return [64]byte(space.Sign(w.key(), space.LabelChain, topic[:], chain[:]))
+}
+
+// Credential lets a device write in an epoch: a writer key, the issuer's grant
+// for it and the issuer's voucher for whose it is.
+type Credential struct {
+	Grant   [envelope.GrantSize]byte
+	Voucher [64]byte
+	Writer  WriterKey
+}
+
+// Marshal is grant ‖ voucher ‖ writer seed, 235 bytes, for the key file.
+func (c Credential) Marshal() []byte {
+	b := make([]byte, 0, CredentialSize)
+	b = append(b, c.Grant[:]...)
+	b = append(b, c.Voucher[:]...)
+	return append(b, c.Writer.raw()...)
+}
+
+// UnmarshalCredential is the inverse of Marshal.
+func UnmarshalCredential(b []byte) (Credential, error) {
+	if len(b) != CredentialSize {
+		return Credential{}, fmt.Errorf("%w: credential is %d bytes", space.ErrMalformed, len(b))
+	}
+	rest := b[envelope.GrantSize:]
+	w, err := UnmarshalWriterKey(rest[64:])
+	if err != nil {
+		return Credential{}, err
+	}
+	return Credential{Grant: [envelope.GrantSize]byte(b), Voucher: [64]byte(rest), Writer: w}, nil
+}
+
+// certificate is the certificate of a chain, parsed and verified.
+func (c Credential) certificate(topic envelope.TopicID, chain envelope.ChainID) (envelope.Certificate, error) {
+	cert, err := envelope.NewCertificate(c.Grant, c.Writer.link(topic, chain))
+	if err != nil {
+		return envelope.Certificate{}, err
+	}
+	return cert, cert.Verify(topic, chain)
+}
+
+// Check verifies that the grant and the voucher fit the topic, the writer key
+// and its holder. It does not look at the clock.
+func (c Credential) Check(topic envelope.TopicID, holder identity.Commitment) error {
+	// Any key that may be one serves as the chain here.
+	cert, err := c.certificate(topic, envelope.ChainID(c.Writer.Public()))
+	if err == nil {
+		err = checkVoucher(cert, holder, c.Voucher)
+	}
+	if err != nil {
+		return fmt.Errorf("check credential: %w", err)
+	}
+	return nil
+}
+
+// NotAfter is when the grant ends, in Unix seconds; 0 if it cannot be read.
+func (c Credential) NotAfter() uint64 {
+	cert, err := envelope.NewCertificate(c.Grant, [64]byte{})
+	if err != nil {
+		return 0
+	}
+	return cert.NotAfter
+}
+
+func checkVoucher(cert envelope.Certificate, c identity.Commitment, voucher [64]byte) error {
+	if !space.Verify(cert.Issuer, space.LabelVouch, voucher[:], cert.Writer, c[:]) {
+		return fmt.Errorf("%w: the issuer does not vouch for this author", space.ErrForged)
+	}
+	return nil
+}

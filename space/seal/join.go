@@ -1,0 +1,52 @@
+package seal
+
+import (
+	"crypto/ed25519"
+	"fmt"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/identity"
+)
+
+// RedeemMessage is what both the invite key and the device key sign to redeem an
+// invite: H("invite/redeem", space_id ‖ invite_id ‖ C ‖ dev_sig ‖ nonce ‖
+// keeper). The nonce is the keeper's.
+func RedeemMessage(spaceID [32]byte, inviteID [16]byte, c identity.Commitment, dev identity.DeviceID, nonce [32]byte, keeper identity.DeviceID) [32]byte {
+	return space.Hash(space.LabelRedeem, spaceID[:], inviteID[:], c[:], dev[:], nonce[:], keeper[:])
+}
+
+// SignRedeem signs a RedeemMessage.
+func SignRedeem(sk ed25519.PrivateKey, m [32]byte) [64]byte {
+	return [64]byte(space.Sign(sk, space.LabelRedeem, m[:]))
+}
+
+// CheckRedeem verifies what SignRedeem made.
+func CheckRedeem(pk ed25519.PublicKey, m [32]byte, sig [64]byte) error {
+	return checkClaim(pk, space.LabelRedeem, m, sig)
+}
+
+// AdmitMessage is what a device of a member signs to claim what is its due, keys
+// or a writer certificate: H("admit", space_id ‖ nonce ‖ keeper ‖ C ‖ dev_sig).
+func AdmitMessage(spaceID [32]byte, nonce [32]byte, keeper identity.DeviceID, c identity.Commitment, dev identity.DeviceID) [32]byte {
+	return space.Hash(space.LabelAdmit, spaceID[:], nonce[:], keeper[:], c[:], dev[:])
+}
+
+// SignAdmit signs an AdmitMessage.
+func SignAdmit(sk ed25519.PrivateKey, m [32]byte) [64]byte {
+	return [64]byte(space.Sign(sk, space.LabelAdmit, m[:]))
+}
+
+// CheckAdmit verifies what SignAdmit made.
+func CheckAdmit(pk ed25519.PublicKey, m [32]byte, sig [64]byte) error {
+	return checkClaim(pk, space.LabelAdmit, m, sig)
+}
+
+func checkClaim(pk ed25519.PublicKey, l space.Label, m [32]byte, sig [64]byte) error {
+	if err := space.CheckPublicKey(pk); err != nil {
+		return fmt.Errorf("check claim: %w", err)
+	}
+	if !space.Verify(pk, l, sig[:], m[:]) {
+		return fmt.Errorf("check claim: %w: signature", space.ErrForged)
+	}
+	return nil
+}

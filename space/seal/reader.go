@@ -1,0 +1,269 @@
+package seal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/identity"
+)
+
+// What a Reader knows of the author of its chain.
+const (
+	authorUnknown byte = iota // no hello read yet
+	authorKnown
+	authorForeign // the hello is not for this holder: only control bodies open
+)
+
+// A stored Reader: ver 1 ‖ author state ‖ u64 position ‖ C 32 ‖ device 32.
+const (
+	readerVersion = 1
+	readerSize    = 1 + 1 + 8 + 32 + 32
+)
+
+// Reader opens one chain's envelopes in the order of their seqs and puts their
+// bodies together. The envelopes must have passed envelope.Topic.Check: the
+// Reader decides whose they are and what they say, not whether they belong to
+// the chain.
+//
+// Its state is a position between bodies: what MarshalBinary stores after a body
+// of several parts has begun is the start of that body, so that a restored
+// Reader is fed the parts again and no partial body is ever stored.
+//
+// A body that does not open, or is not what it may be, ends the chain for every
+// reader at the same place: Open gives the same error from there on, and
+// Position stays in front of it.
+type Reader struct {
+	keys  Keys
+	chain envelope.ChainID
+	cert  envelope.Certificate
+	guess iter.Seq[identity.Commitment]
+
+	hello  Hello
+	greet  secret // the key the hello opened under, while it is coming in
+	entry  *entryKeys
+	ctl    *entryKeys
+	state  byte
+	author identity.Commitment
+	device identity.DeviceID
+
+	next  uint64 // the envelope wanted
+	start uint64 // first envelope of the body it belongs to
+	kind  envelope.Type
+	part  []byte // of a body of several parts
+	err   error
+}
+
+// NewReader reads a chain from seq 0 with the keys of its epoch.
+func NewReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate) (*Reader, error) {
+	if keys.IsZero() {
+		return nil, fmt.Errorf("new reader: %w", space.ErrNoKey)
+	}
+	return &Reader{
+		keys: keys, chain: chain, cert: cert,
+		ctl: newEntryKeys(keys.ctl.secret, space.LabelCtlEntry, chain),
+	}, nil
+}
+
+// RestoreReader goes on where MarshalBinary left off.
+func RestoreReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate, state []byte) (*Reader, error) {
+	r, err := NewReader(keys, chain, cert)
+	if err != nil {
+		return nil, fmt.Errorf("restore reader: %w", err)
+	}
+	if len(state) != readerSize || state[0] != readerVersion || state[1] > authorForeign {
+		return nil, fmt.Errorf("restore reader: %w: %d bytes of state", space.ErrMalformed, len(state))
+	}
+	r.start = binary.BigEndian.Uint64(state[2:])
+	r.next = r.start
+	r.state = state[1]
+	if (r.state == authorUnknown) != (r.start == 0) {
+		return nil, fmt.Errorf("restore reader: %w: author state %d at %d", space.ErrMalformed, r.state, r.start)
+	}
+	if r.state == authorKnown {
+		r.author = identity.Commitment(state[10:42])
+		r.device = identity.DeviceID(state[42:])
+		if err := r.setAuthor(r.author); err != nil {
+			return nil, fmt.Errorf("restore reader: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// MarshalBinary is the state to store in one batch with what the bodies up to
+// Position changed. It holds no secret key.
+func (r *Reader) MarshalBinary() ([]byte, error) {
+	b := make([]byte, 0, readerSize)
+	b = append(b, readerVersion, r.state)
+	b = binary.BigEndian.AppendUint64(b, r.start)
+	b = append(b, r.author[:]...)
+	return append(b, r.device[:]...), nil
+}
+
+// Position is the seq of the first envelope that is not part of a finished
+// body: what a restored Reader is to be fed first.
+func (r *Reader) Position() uint64 { return r.start }
+
+// Next is the seq of the envelope Open wants.
+func (r *Reader) Next() uint64 { return r.next }
+
+// Author is whose chain it is, once the hello was read.
+func (r *Reader) Author() (identity.Commitment, bool) { return r.author, r.state == authorKnown }
+
+// Device is the writing device, once the hello was read.
+func (r *Reader) Device() (identity.DeviceID, bool) { return r.device, r.state == authorKnown }
+
+// Hello is the hello, if this Reader, and not one it was restored from, read it.
+func (r *Reader) Hello() (Hello, bool) {
+	return r.hello, r.state == authorKnown && r.hello.C == r.author
+}
+
+// Guess gives members whose author key the hello may be sealed under, because
+// they hold no group key. Without it a full reader takes a hello that is not
+// under the epoch's hello key for forged; with it, for one it cannot open yet:
+// Open answers space.ErrNoKey and may be called again when the roster has grown.
+func (r *Reader) Guess(members iter.Seq[identity.Commitment]) { r.guess = members }
+
+// Open takes the next envelope. When it ends a body, done is true and body is
+// the caller's; e.Type says what it is. A hello is decoded and checked before it
+// is given.
+//
+// space.ErrForged, space.ErrMalformed, space.ErrNotCanonical and
+// space.ErrTooLarge end the chain, see Reader. space.ErrNoKey from the chain of
+// another member, for a holder that reads only itself, does not: the envelope
+// counts as taken. ErrOrder: not the envelope wanted; nothing has changed.
+func (r *Reader) Open(e envelope.Envelope) (body []byte, done bool, err error) {
+	if r.err != nil {
+		return nil, false, r.err
+	}
+	if e.Chain() != r.chain || e.Seq() != r.next {
+		return nil, false, fmt.Errorf("open envelope: %w: seq %d, want %d", ErrOrder, e.Seq(), r.next)
+	}
+	part, more, err := r.openNext(e)
+	if err == nil {
+		body, done, err = r.add(e.Type(), part, more)
+	}
+	switch {
+	case err == nil:
+		return body, done, nil
+	case !errors.Is(err, space.ErrNoKey):
+		r.part = nil
+		r.err = fmt.Errorf("open envelope %d: %w", e.Seq(), err)
+		return nil, false, r.err
+	case r.state == authorForeign:
+		r.step(true)
+	}
+	return nil, false, fmt.Errorf("open envelope %d: %w", e.Seq(), err)
+}
+
+// openNext opens e under the key of its type and place.
+func (r *Reader) openNext(e envelope.Envelope) (part []byte, more bool, err error) {
+	t := e.Type()
+	if r.next != r.start && t != r.kind {
+		return nil, false, fmt.Errorf("%w: type %d inside a body of type %d", space.ErrMalformed, t, r.kind)
+	}
+	switch {
+	case t == envelope.Control && r.state != authorUnknown:
+		return openPart(r.ctl.at(e.Seq()), e)
+	case r.state == authorForeign:
+		return nil, false, space.ErrNoKey
+	case t == envelope.Hello && r.state == authorUnknown:
+		return r.openHello(e)
+	case t == envelope.Entry && r.state == authorKnown:
+		return openPart(r.entry.at(e.Seq()), e)
+	}
+	return nil, false, fmt.Errorf("%w: type %d at seq %d", space.ErrMalformed, t, e.Seq())
+}
+
+// add puts a part behind the ones before it.
+func (r *Reader) add(t envelope.Type, part []byte, more bool) (body []byte, done bool, err error) {
+	if len(r.part)+len(part) > MaxBody {
+		return nil, false, fmt.Errorf("%w: body over %d bytes", space.ErrTooLarge, MaxBody)
+	}
+	if more || r.part != nil {
+		part = append(r.part, part...)
+	}
+	if more {
+		r.kind, r.part = t, part
+		r.step(false)
+		return nil, false, nil
+	}
+	if t == envelope.Hello {
+		if err := r.greeted(part); err != nil {
+			return nil, false, err
+		}
+	}
+	r.part = nil
+	r.step(true)
+	return part, true, nil
+}
+
+func (r *Reader) step(end bool) {
+	r.next++
+	if end {
+		r.start = r.next
+	}
+}
+
+// openHello finds the key a hello is under.
+func (r *Reader) openHello(e envelope.Envelope) (part []byte, more bool, err error) {
+	if !r.greet.IsZero() {
+		return openPart(r.greet.raw(), e)
+	}
+	try := func(k secret) bool {
+		part, more, err = openPart(k.raw(), e)
+		if errors.Is(err, space.ErrForged) {
+			return false
+		}
+		r.greet = k
+		return true
+	}
+	if !r.keys.group.IsZero() && try(r.keys.groupHelloKey()) {
+		return part, more, err
+	}
+	if !r.keys.self.IsZero() {
+		if try(r.keys.self.helloKey()) {
+			return part, more, err
+		}
+		r.state = authorForeign
+		return nil, false, space.ErrNoKey
+	}
+	if r.guess == nil {
+		return nil, false, err
+	}
+	for c := range r.guess {
+		if try(r.keys.group.Author(c).helloKey()) {
+			return part, more, err
+		}
+	}
+	return nil, false, fmt.Errorf("%w: hello of nobody known", space.ErrNoKey)
+}
+
+// greeted takes a complete hello.
+func (r *Reader) greeted(body []byte) error {
+	h, err := DecodeHello(body)
+	if err != nil {
+		return err
+	}
+	if err := CheckHello(h, r.cert); err != nil {
+		return err
+	}
+	if err := r.setAuthor(h.C); err != nil {
+		return err
+	}
+	r.hello, r.author, r.device, r.state = h, h.C, h.Device, authorKnown
+	r.greet = secret{}
+	return nil
+}
+
+func (r *Reader) setAuthor(c identity.Commitment) error {
+	ak, err := r.keys.Author(c)
+	if err != nil {
+		return err
+	}
+	r.entry = newEntryKeys(ak.secret, space.LabelEntry, r.chain)
+	return nil
+}

@@ -1,0 +1,216 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/identity"
+)
+
+// Caps of a welcome.
+const (
+	MaxWelcome     = space.MaxBytes // a longer control log comes over sync
+	MaxControlLog  = 10_000
+	MaxControlSize = 320 << 10 // one entry: body at most 262,144
+	MaxRelays      = 16
+	welcomeVersion = 1
+)
+
+// Welcome is what a keeper hands to a member that joins or comes back: the keys
+// of the epoch and what it needs to check and use them.
+type Welcome struct {
+	CtlLog      [][]byte          // raw control entries, from genesis
+	Head        space.Head        // the keeper's head of that log
+	IssuerPub   ed25519.PublicKey // names the topic
+	Addrs       []string          // where the keeper and others listen
+	Relays      []string
+	Grant       [envelope.GrantSize]byte // zero for a member that does not write
+	Voucher     [64]byte
+	IdentityLog [][]byte // identity log entries of members; each names its own
+
+	keys Keys
+}
+
+// WelcomeContext is what a welcome is bound to. Both sides know it from the join
+// exchange: a welcome taken to another recipient, space, epoch or attempt, or
+// from another keeper, does not open.
+type WelcomeContext struct {
+	SpaceID [32]byte
+	Epoch   uint64
+	Keeper  identity.DeviceID
+	C       identity.Commitment // the newcomer
+	Nonce   [32]byte            // drawn by the keeper for this attempt
+	PUKGen  uint32              // the newcomer's
+}
+
+// info is "sp/v1/welcome" 0x00 ‖ space_id ‖ u64 epoch ‖ keeper ‖ C ‖ nonce ‖
+// u32 puk_gen.
+func (x WelcomeContext) info() []byte {
+	var n [12]byte
+	binary.BigEndian.PutUint64(n[:], x.Epoch)
+	binary.BigEndian.PutUint32(n[8:], x.PUKGen)
+	return space.LabelWelcome.Message(x.SpaceID[:], n[:8], x.Keeper[:], x.C[:], x.Nonce[:], n[8:])
+}
+
+// Control is the epoch's control key, with which the newcomer reads the log
+// that says what the other keys must be.
+func (w Welcome) Control() ControlKey { return w.keys.ctl }
+
+// Keys gives the keys of the epoch to a newcomer that has replayed the log and
+// knows from it what group key the log commits to.
+func (w Welcome) Keys(kid [32]byte) (Keys, error) {
+	if w.keys.IsZero() {
+		return Keys{}, fmt.Errorf("welcome: %w", space.ErrNoKey)
+	}
+	if err := w.keys.CheckKID(kid); err != nil {
+		return Keys{}, fmt.Errorf("welcome: %w", err)
+	}
+	return w.keys, nil
+}
+
+type welcomeWire struct {
+	_       struct{} `cbor:",toarray"`
+	Ver     uint64
+	Keys    []byte
+	CtlLog  [][]byte
+	Head    space.Head
+	Issuer  []byte
+	Addrs   []string
+	Relays  []string
+	Grant   []byte // 139 bytes, or none
+	Voucher []byte // 64 bytes, or none
+	IL      [][]byte
+}
+
+func (w Welcome) check() error {
+	if err := checkBlobs(w.CtlLog, MaxControlLog, MaxControlSize); err != nil {
+		return fmt.Errorf("control log: %w", err)
+	}
+	if err := checkBlobs(w.IdentityLog, MaxControlLog, MaxLogEntry); err != nil {
+		return fmt.Errorf("identity log: %w", err)
+	}
+	if err := checkTexts(w.Addrs, MaxAddrs); err != nil {
+		return fmt.Errorf("addresses: %w", err)
+	}
+	if err := checkTexts(w.Relays, MaxRelays); err != nil {
+		return fmt.Errorf("relays: %w", err)
+	}
+	if err := space.CheckPublicKey(w.IssuerPub); err != nil {
+		return fmt.Errorf("issuer: %w", err)
+	}
+	return nil
+}
+
+func (w Welcome) encode() ([]byte, error) {
+	if err := w.check(); err != nil {
+		return nil, err
+	}
+	wire := welcomeWire{
+		Ver: welcomeVersion, Keys: w.keys.Marshal(), CtlLog: orEmpty(w.CtlLog), Head: w.Head,
+		Issuer: w.IssuerPub, Addrs: orEmpty(w.Addrs), Relays: orEmpty(w.Relays),
+		Grant: []byte{}, Voucher: []byte{}, IL: orEmpty(w.IdentityLog),
+	}
+	defer clear(wire.Keys)
+	if w.Grant != ([envelope.GrantSize]byte{}) {
+		wire.Grant, wire.Voucher = w.Grant[:], w.Voucher[:]
+	}
+	b, err := space.Marshal(wire)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > MaxWelcome {
+		return nil, fmt.Errorf("%w: welcome of %d bytes", space.ErrTooLarge, len(b))
+	}
+	return b, nil
+}
+
+func decodeWelcome(b []byte, c identity.Commitment) (Welcome, error) {
+	var wire welcomeWire
+	if err := space.Unmarshal(b, &wire); err != nil {
+		return Welcome{}, err
+	}
+	defer clear(wire.Keys)
+	writes := len(wire.Grant) == envelope.GrantSize && len(wire.Voucher) == 64
+	switch {
+	case wire.Ver != welcomeVersion:
+		return Welcome{}, fmt.Errorf("%w: version %d", space.ErrUnsupported, wire.Ver)
+	case !writes && len(wire.Grant)+len(wire.Voucher) != 0:
+		return Welcome{}, fmt.Errorf("%w: grant of %d bytes", space.ErrMalformed, len(wire.Grant))
+	case wire.CtlLog == nil || wire.Addrs == nil || wire.Relays == nil || wire.IL == nil ||
+		wire.Grant == nil || wire.Voucher == nil:
+		return Welcome{}, fmt.Errorf("%w: a list is null", space.ErrNotCanonical)
+	}
+	keys, err := UnmarshalKeys(wire.Keys, c)
+	if err != nil {
+		return Welcome{}, err
+	}
+	w := Welcome{
+		CtlLog: orNil(wire.CtlLog), Head: wire.Head, IssuerPub: wire.Issuer, Addrs: orNil(wire.Addrs),
+		Relays: orNil(wire.Relays), IdentityLog: orNil(wire.IL), keys: keys,
+	}
+	if writes {
+		w.Grant, w.Voucher = [envelope.GrantSize]byte(wire.Grant), [64]byte(wire.Voucher)
+	}
+	if writes && w.Grant == ([envelope.GrantSize]byte{}) {
+		return Welcome{}, fmt.Errorf("%w: an empty grant", space.ErrNotCanonical)
+	}
+	if err := w.check(); err != nil {
+		return Welcome{}, err
+	}
+	return w, nil
+}
+
+// SealWelcome seals a welcome with the keys of the epoch to the newcomer's
+// per-user key and signs it with the keeper's device key: enc ‖ ct ‖ signature.
+func SealWelcome(to identity.PUKPublic, ctx WelcomeContext, keys Keys, w Welcome, keeper ed25519.PrivateKey) ([]byte, error) {
+	if to.Gen != ctx.PUKGen || !bytes.Equal(keeper.Public().(ed25519.PublicKey), ctx.Keeper[:]) {
+		return nil, fmt.Errorf("seal welcome: %w: the context is another's", space.ErrMalformed)
+	}
+	w.keys = keys
+	payload, err := w.encode()
+	if err != nil {
+		return nil, fmt.Errorf("seal welcome: %w", err)
+	}
+	defer clear(payload)
+	info := ctx.info()
+	b, err := sealTo(to, info, payload)
+	if err != nil {
+		return nil, fmt.Errorf("seal welcome: %w", err)
+	}
+	return append(b, space.Sign(keeper, space.LabelWelcome, info, b)...), nil
+}
+
+// OpenWelcome is the inverse of SealWelcome for the newcomer c. What it returns
+// is what this keeper says: the newcomer must replay the log, find the keeper in
+// it and take the keys through Welcome.Keys before it believes any of it.
+func OpenWelcome(puk identity.PUK, ctx WelcomeContext, b []byte) (Welcome, error) {
+	const min, over = encSize + tagLen + ed25519.SignatureSize, MaxWelcome
+	if len(b) < min || len(b) > min+over {
+		return Welcome{}, fmt.Errorf("open welcome: %w: %d bytes", space.ErrMalformed, len(b))
+	}
+	if puk.Gen() != ctx.PUKGen {
+		return Welcome{}, fmt.Errorf("open welcome: %w: generation %d", space.ErrNoKey, ctx.PUKGen)
+	}
+	if err := space.CheckPublicKey(ctx.Keeper[:]); err != nil {
+		return Welcome{}, fmt.Errorf("open welcome: keeper: %w", err)
+	}
+	info := ctx.info()
+	sealed, sig := b[:len(b)-ed25519.SignatureSize], b[len(b)-ed25519.SignatureSize:]
+	if !space.Verify(ctx.Keeper[:], space.LabelWelcome, sig, info, sealed) {
+		return Welcome{}, fmt.Errorf("open welcome: %w: keeper's signature", space.ErrForged)
+	}
+	payload, err := openWith(puk, info, sealed)
+	if err != nil {
+		return Welcome{}, fmt.Errorf("open welcome: %w", err)
+	}
+	defer clear(payload)
+	w, err := decodeWelcome(payload, ctx.C)
+	if err != nil {
+		return Welcome{}, fmt.Errorf("open welcome: %w", err)
+	}
+	return w, nil
+}
