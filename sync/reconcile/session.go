@@ -1,0 +1,340 @@
+package reconcile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+)
+
+// Summary is what a replica says of itself.
+type Summary struct {
+	Topic  envelope.TopicID
+	Ctl    space.Head // zero: no control log here
+	Epoch  uint64
+	Count  uint64
+	Digest [32]byte
+}
+
+// Replica is the topic as we hold it: what passes the keyless rules, gapless
+// and below any fork. It may grow between two calls.
+type Replica interface {
+	Summary() (Summary, error)
+	// Chains is every chain, ascending by id. It is read to its end at once.
+	Chains() iter.Seq2[envelope.Chain, error]
+	// Run gives envelopes of the chain from seq from on: at least one, at most
+	// to seq to, and no more than envelope.MaxRun and maxBytes together, the
+	// first excepted. Fewer than asked is well. With from 0 the certificate
+	// comes along. None and no error: they are no longer held.
+	Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*envelope.Certificate, []envelope.Envelope, error)
+}
+
+// Delivered is what became of a run.
+type Delivered struct {
+	Accepted  int // new here
+	Duplicate int // held already
+	Refused   int // not taken for a reason that is not the peer's: a fork, a quota
+}
+
+// Sink takes runs.
+type Sink interface {
+	// Deliver returns when the run is applied or refused. An error that wraps
+	// space.ErrForged, ErrMalformed, ErrNotCanonical or ErrTooLarge blames the
+	// peer and ends the session. envelope.ErrDuplicate counts the run as
+	// duplicate, ErrFork and ErrGap as refused. Any other error is our own
+	// failure and ends the session too.
+	Deliver(cert *envelope.Certificate, run []envelope.Envelope) (Delivered, error)
+}
+
+// ControlLog trades the space's control log as pages sealed for the members.
+type ControlLog interface {
+	// ControlSince gives pages of at most MaxControlPage bytes with what comes
+	// after have, or as much of it as is meet. ErrControlFork if have is not
+	// on our log.
+	ControlSince(have space.Head) ([][]byte, error)
+	// DeliverControl applies a page; errors as with Sink.Deliver.
+	DeliverControl(page []byte) error
+}
+
+// Config is what a session is made of.
+type Config struct {
+	Role Role
+	// Topic is the topic of an Initiator. A Responder leaves it zero: Opening
+	// names it.
+	Topic envelope.TopicID
+	// Opening is what ReadOpening returned to the Responder.
+	Opening Challenge
+	// Nonce is 32 fresh random bytes.
+	Nonce [32]byte
+	// LocalPeer and RemotePeer are the peer ids of the connection, as bytes.
+	LocalPeer, RemotePeer []byte
+	// Keys of the topic. A Responder that does not know the topic leaves it
+	// and the next three nil: the opener is refused like one with a wrong key.
+	Keys    Keys
+	Replica Replica
+	Sink    Sink
+	// Control may be nil: no control log is kept here, pages are dropped.
+	Control ControlLog
+	// MaxServe is how many bytes of envelopes one round sends at most; 0 means
+	// DefaultMaxServe. The next round goes on where it stopped.
+	MaxServe int64
+}
+
+// DefaultMaxServe is the share of one round when Config names none.
+const DefaultMaxServe = 1 << 30
+
+// maxPeerID is the size of the longest peer id that can be bound.
+const maxPeerID = 255
+
+func (c *Config) validate() error {
+	var errs []error
+	no := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Role != Initiator && c.Role != Responder {
+		no("no role")
+	}
+	if c.Role == Responder && c.Opening.Version != Version {
+		no("responder without an opening")
+	}
+	if c.Nonce == ([32]byte{}) {
+		no("nonce is zero")
+	}
+	if n := min(len(c.LocalPeer), len(c.RemotePeer)); n == 0 || max(len(c.LocalPeer), len(c.RemotePeer)) > maxPeerID {
+		no("peer ids of %d and %d bytes", len(c.LocalPeer), len(c.RemotePeer))
+	}
+	if bytes.Equal(c.LocalPeer, c.RemotePeer) {
+		no("a peer does not sync with itself")
+	}
+	stranger := c.Role == Responder && c.Keys == nil
+	if !stranger && (c.Keys == nil || c.Replica == nil || c.Sink == nil) {
+		no("keys, replica and sink are needed")
+	}
+	if c.MaxServe < 0 {
+		no("MaxServe is negative")
+	}
+	return errors.Join(errs...)
+}
+
+// Result is what a round came to.
+type Result struct {
+	// Equal: both sides stated Count and Digest. Nothing else makes it true.
+	Equal  bool
+	Epoch  uint64
+	Count  uint64   // of our last statement
+	Digest [32]byte // of our last statement
+	// Stalled: not equal, and the last pass moved nothing: another round will
+	// not help. One side hides something, or a writer forked.
+	Stalled bool
+	// Ctl and PeerCtl are the control heads after the CTL step, PeerCtl as the
+	// peer stated it.
+	Ctl, PeerCtl space.Head
+
+	Received  int // envelopes that were new here
+	Duplicate int // envelopes that came and were held already
+	Refused   int // envelopes that came and were not taken, no one to blame
+	Sent      int // envelopes sent
+	Forked    int // chains whose branches differ, seen in the last pass
+	Pages     int // control pages taken
+
+	PayloadBytes int64 // of envelopes, both ways
+	MetaBytes    int64 // of all the rest, both ways; counted by Run
+	Passes       int   // of this round: 0 if equal at once
+	Rounds       int   // on this stream, this one included
+}
+
+// phase is what we wait for.
+type phase uint8
+
+const (
+	awaitChallenge phase = iota + 1
+	awaitAuth
+	idle // between rounds
+	awaitControl
+	awaitPages
+	awaitDigest
+	transfer
+	awaitDone
+)
+
+// Session is one side of a stream.
+type Session struct {
+	cfg        Config
+	phase      phase
+	started    bool
+	err        error
+	theirNonce [32]byte
+	out        []feed // what we have to say, in order
+	res        Result
+	served     int64 // bytes of envelopes sent in this round
+
+	mine, theirs *Digest
+	control      incoming
+	pass         *pass
+}
+
+// feed produces messages one by one, so that a large answer exists only as far
+// as it is being written. A nil message with more true is a pause in a loop.
+type feed func(*Session) (m Msg, more bool, err error)
+
+// New checks the configuration; all that is wrong is in the error.
+func New(cfg Config) (*Session, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("reconcile: %w", err)
+	}
+	if cfg.MaxServe == 0 {
+		cfg.MaxServe = DefaultMaxServe
+	}
+	s := &Session{cfg: cfg, phase: awaitChallenge}
+	if cfg.Role == Responder {
+		s.cfg.Topic, s.theirNonce, s.phase = cfg.Opening.Topic, cfg.Opening.Nonce, awaitAuth
+	}
+	return s, nil
+}
+
+// Start is what to say before anything is heard. Called again between two
+// rounds it begins the next one; a Responder has nothing to say then and waits
+// for the Initiator.
+func (s *Session) Start() ([]Msg, error) {
+	s.begin()
+	out, _, err := s.More()
+	return out, err
+}
+
+func (s *Session) begin() {
+	switch {
+	case !s.started:
+		s.started = true
+		s.say(Challenge{Version: Version, Topic: s.cfg.Topic, Nonce: s.cfg.Nonce})
+	case s.phase == idle && s.cfg.Role == Initiator:
+		s.startRound()
+	}
+}
+
+// Step takes a message and returns what to say to it: a first part of it, if
+// it is long, and More the rest. Done is true when the round is over and all
+// has been returned. After an error the session is dead.
+func (s *Session) Step(m Msg) (out []Msg, done bool, err error) {
+	if err := s.consume(m); err != nil {
+		return nil, false, err
+	}
+	return s.More()
+}
+
+// batch is how many messages Step and More return at most.
+const batch = 8
+
+// More returns what else there is to say now; nothing means that the other
+// side has to speak first.
+func (s *Session) More() (out []Msg, done bool, err error) {
+	for s.err == nil && len(s.out) > 0 && len(out) < batch {
+		m, more, err := s.out[0](s)
+		if !more {
+			s.out[0] = nil
+			s.out = s.out[1:]
+		}
+		if err != nil {
+			s.err = err
+			break
+		}
+		if m != nil {
+			s.count(m, &s.res.Sent)
+			out = append(out, m)
+		}
+	}
+	return out, s.over() && len(s.out) == 0, s.err
+}
+
+// over reports whether a round has ended and nothing more will be heard.
+func (s *Session) over() bool { return s.err == nil && s.phase == idle && s.res.Rounds > 0 }
+
+// Result is what is known so far; final when Step or More said done.
+func (s *Session) Result() Result { return s.res }
+
+func (s *Session) count(m Msg, envelopes *int) {
+	if run, ok := m.(Envelopes); ok {
+		*envelopes += len(run.Run)
+		s.res.PayloadBytes += int64(payload(m))
+	}
+}
+
+func (s *Session) say(m Msg) {
+	s.out = append(s.out, func(*Session) (Msg, bool, error) { return m, false, nil })
+}
+
+// consume takes a message without asking what to say to it.
+func (s *Session) consume(m Msg) error {
+	if s.err == nil {
+		s.err = s.dispatch(m)
+	}
+	return s.err
+}
+
+func (s *Session) dispatch(m Msg) error {
+	var err error
+	switch m := m.(type) {
+	case Challenge:
+		err = s.onChallenge(m)
+	case Auth:
+		err = s.onAuth(m)
+	case Control:
+		err = s.onControl(m)
+	case ControlPage:
+		err = s.onControlPage(m)
+	case Digest:
+		err = s.onDigest(m)
+	case Frontier:
+		err = s.onFrontier(m)
+	case Want:
+		err = s.onWant(m)
+	case Envelopes:
+		err = s.onRun(m)
+	case Served:
+		err = s.onServed()
+	case Done:
+		err = s.onDone(m)
+	default:
+		err = fmt.Errorf("%w: %w: %T", ErrPeer, ErrOrder, m)
+	}
+	return err
+}
+
+// expect blames the peer for a message that does not belong to the phase.
+func (s *Session) expect(k Kind, want ...phase) error {
+	for _, p := range want {
+		if s.started && s.phase == p {
+			return nil
+		}
+	}
+	return blame(k.String(), ErrOrder)
+}
+
+func (s *Session) onChallenge(m Challenge) error {
+	if err := s.expect(KindChallenge, awaitChallenge); err != nil {
+		return err
+	}
+	if m.Version != Version {
+		return blame("challenge", space.ErrUnsupported)
+	}
+	if m.Topic != s.cfg.Topic {
+		return blame("challenge: another topic", ErrAuth)
+	}
+	s.theirNonce, s.phase = m.Nonce, awaitAuth
+	s.say(s.auth())
+	return nil
+}
+
+func (s *Session) onAuth(m Auth) error {
+	if err := s.expect(KindAuth, awaitAuth); err != nil {
+		return err
+	}
+	if !s.verifyAuth(m) {
+		return blame("auth", ErrAuth)
+	}
+	if s.cfg.Role == Responder {
+		s.say(s.auth())
+	}
+	s.phase = idle
+	return s.startRound()
+}

@@ -1,0 +1,347 @@
+package reconcile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+)
+
+// maxPasses is how often a round exchanges frontiers before it gives its
+// verdict: once, and once more for what was written meanwhile.
+const maxPasses = 2
+
+// pass is one exchange of frontiers and runs.
+type pass struct {
+	own []ownChain // our frontier as we state it
+
+	// What the peer stated. at is where in own its next chain may stand.
+	at            int
+	heard         int
+	lastHeard     envelope.ChainID
+	frontierHeard bool
+
+	// What we asked for, in the order it must come; asked[0] is under way.
+	asked   []Range
+	refused *envelope.ChainID // the rest of this chain is of no use to us
+
+	// What the peer asked for.
+	wanted     int
+	lastWanted envelope.ChainID
+	wantsHeard bool
+
+	servedSaid, servedHeard bool
+	moved                   bool
+}
+
+// digest states our set as it is when the message is written, and remembers
+// the statement: verdicts compare what was said, never what is.
+func (s *Session) digest() (Msg, bool, error) {
+	sum, err := s.summary()
+	if err != nil {
+		return nil, false, err
+	}
+	m := Digest{Epoch: sum.Epoch, Count: sum.Count, Digest: sum.Digest}
+	s.mine = &m
+	s.res.Epoch, s.res.Count, s.res.Digest = m.Epoch, m.Count, m.Digest
+	return m, false, s.judge()
+}
+
+func (s *Session) onDigest(m Digest) error {
+	if err := s.expect(KindDigest, awaitDigest, transfer); err != nil {
+		return err
+	}
+	if s.theirs != nil || s.phase == transfer && !(s.pass.servedHeard && s.pass.servedSaid) {
+		return blame("digest", ErrOrder)
+	}
+	if m.Epoch != s.res.Epoch {
+		return blame("digest", fmt.Errorf("epoch %d, ours is %d: %w", m.Epoch, s.res.Epoch, space.ErrMalformed))
+	}
+	s.theirs = &m
+	return s.judge()
+}
+
+// judge goes on once both sides have stated their set. Both see the same two
+// statements, so both go the same way.
+func (s *Session) judge() error {
+	if s.mine == nil || s.theirs == nil {
+		return nil
+	}
+	equal := *s.mine == *s.theirs
+	s.mine, s.theirs = nil, nil
+	if !equal && s.res.Passes < maxPasses {
+		return s.startPass()
+	}
+	s.res.Equal = equal
+	s.res.Stalled = !equal && !s.pass.moved
+	s.pass, s.phase = nil, awaitDone
+	s.say(Done{Equal: equal})
+	return nil
+}
+
+func (s *Session) onDone(m Done) error {
+	if err := s.expect(KindDone, awaitDone); err != nil {
+		return err
+	}
+	if m.Equal != s.res.Equal {
+		return blame("done", ErrVerdict)
+	}
+	s.phase = idle
+	return nil
+}
+
+// ownChain is a chain of our frontier.
+type ownChain struct {
+	ChainHead
+	forked bool
+}
+
+func (s *Session) startPass() error {
+	own, err := s.frontier()
+	if err != nil {
+		return fmt.Errorf("chains: %w", err)
+	}
+	s.res.Passes++
+	s.res.Forked = 0
+	s.pass, s.phase = &pass{own: own}, transfer
+	s.out = append(s.out, func(*Session) (Msg, bool, error) {
+		n := min(len(own), MaxPage)
+		m := Frontier{Chains: make([]ChainHead, n), Last: n == len(own)}
+		for i, c := range own[:n] {
+			m.Chains[i] = c.ChainHead
+		}
+		own = own[n:]
+		return m, !m.Last, nil
+	})
+	return nil
+}
+
+// frontier is a snapshot of our chains.
+func (s *Session) frontier() ([]ownChain, error) {
+	var own []ownChain
+	for c, err := range s.cfg.Replica.Chains() {
+		if err != nil {
+			return nil, err
+		}
+		if n := len(own); n > 0 && compareChains(own[n-1].Chain, c.ID) >= 0 {
+			return nil, errors.New("not strictly ascending")
+		}
+		if len(own) == MaxChains {
+			return nil, fmt.Errorf("more than %d: %w", MaxChains, space.ErrTooLarge)
+		}
+		own = append(own, ownChain{ChainHead{Chain: c.ID, Seq: c.Head.Seq, ID: c.Head.ID}, c.Forked})
+	}
+	return own, nil
+}
+
+func compareChains(a, b envelope.ChainID) int { return bytes.Compare(a[:], b[:]) }
+
+func (s *Session) onFrontier(m Frontier) error {
+	if err := s.expect(KindFrontier, transfer); err != nil {
+		return err
+	}
+	p := s.pass
+	if p.frontierHeard {
+		return blame("frontier", ErrOrder)
+	}
+	want := Want{Ranges: []Range{}, Last: m.Last}
+	for _, h := range m.Chains {
+		if p.heard > 0 && compareChains(p.lastHeard, h.Chain) >= 0 {
+			return blame("frontier", fmt.Errorf("not strictly ascending: %w", ErrFrontier))
+		}
+		if p.heard++; p.heard > MaxChains {
+			return blame("frontier", fmt.Errorf("more than %d chains: %w", MaxChains, ErrFrontier))
+		}
+		p.lastHeard = h.Chain
+		if r, ok := s.lacking(h); ok {
+			want.Ranges = append(want.Ranges, r)
+		}
+	}
+	p.frontierHeard = m.Last
+	p.asked = append(p.asked, want.Ranges...)
+	if len(want.Ranges) > 0 || want.Last {
+		s.say(want)
+	}
+	return nil
+}
+
+// lacking compares a chain of the peer with ours.
+func (s *Session) lacking(h ChainHead) (Range, bool) {
+	p := s.pass
+	for p.at < len(p.own) && compareChains(p.own[p.at].Chain, h.Chain) < 0 {
+		p.at++
+	}
+	if p.at == len(p.own) || p.own[p.at].Chain != h.Chain {
+		return Range{Chain: h.Chain, From: 0, To: h.Seq}, true
+	}
+	own := p.own[p.at]
+	if own.forked || own.Seq == h.Seq && own.ID != h.ID {
+		s.res.Forked++
+		return Range{}, false
+	}
+	return Range{Chain: h.Chain, From: own.Seq + 1, To: h.Seq}, own.Seq < h.Seq
+}
+
+func (s *Session) onWant(m Want) error {
+	if err := s.expect(KindWant, transfer); err != nil {
+		return err
+	}
+	p := s.pass
+	if p.wantsHeard {
+		return blame("want", ErrOrder)
+	}
+	for _, r := range m.Ranges {
+		if p.wanted > 0 && compareChains(p.lastWanted, r.Chain) >= 0 {
+			return blame("want", fmt.Errorf("not strictly ascending: %w", ErrWant))
+		}
+		p.wanted++
+		p.lastWanted = r.Chain
+		i, ok := slices.BinarySearchFunc(p.own, r.Chain, func(h ownChain, c envelope.ChainID) int {
+			return compareChains(h.Chain, c)
+		})
+		if !ok || r.From > r.To || r.To > p.own[i].Seq {
+			return blame("want", fmt.Errorf("%d to %d: %w", r.From, r.To, ErrWant))
+		}
+	}
+	if len(m.Ranges) > 0 {
+		s.out = append(s.out, serve(m.Ranges))
+	}
+	if m.Last {
+		p.wantsHeard = true
+		s.out = append(s.out, (*Session).sayServed)
+	}
+	return nil
+}
+
+// serve answers ranges, one RUN at a time, in their order.
+func serve(ranges []Range) feed {
+	return func(s *Session) (Msg, bool, error) {
+		if len(ranges) == 0 || s.served >= s.cfg.MaxServe {
+			return nil, false, nil
+		}
+		r := &ranges[0]
+		m, err := s.run(*r)
+		if err != nil {
+			return nil, false, fmt.Errorf("serve: %w", err)
+		}
+		if len(m.Run) == 0 {
+			ranges = ranges[1:]
+			return nil, true, nil
+		}
+		if last := m.Run[len(m.Run)-1].Seq(); last == r.To {
+			ranges = ranges[1:]
+		} else {
+			r.From = last + 1
+		}
+		s.served += int64(payload(m))
+		s.pass.moved = true
+		return m, len(ranges) > 0, nil
+	}
+}
+
+// run is the next RUN of a range, cut where a good signature covers it: a
+// writer may have signed an envelope badly and the next one well. Nothing, if
+// the range is no longer held.
+func (s *Session) run(r Range) (Envelopes, error) {
+	cert, run, err := s.cfg.Replica.Run(r.Chain, r.From, r.To, MaxRunBytes)
+	if err != nil || len(run) == 0 {
+		return Envelopes{}, err
+	}
+	first, last := run[0].Seq(), run[len(run)-1].Seq()
+	m := Envelopes{Run: run[:envelope.Covered(run)]}
+	if r.From == 0 {
+		m.Cert = cert
+	}
+	if first != r.From || last > r.To || last-first != uint64(len(run))-1 || r.From == 0 && cert == nil ||
+		len(run) > envelope.MaxRun || payload(m) > MaxRunBytes {
+		return Envelopes{}, fmt.Errorf("asked for %d to %d, got %d of %d to %d", r.From, r.To, len(run), first, last)
+	}
+	return m, nil
+}
+
+func (s *Session) onRun(m Envelopes) error {
+	if err := s.expect(KindRun, transfer); err != nil {
+		return err
+	}
+	p := s.pass
+	first, last, chain := m.Run[0].Seq(), m.Run[len(m.Run)-1].Seq(), m.Run[0].Chain()
+	for len(p.asked) > 0 && p.asked[0].Chain != chain { // cut short: the peer has no more of it
+		p.asked = p.asked[1:]
+	}
+	if p.servedHeard || len(p.asked) == 0 || m.Run[0].Topic() != s.cfg.Topic {
+		return blame("run", ErrUnasked)
+	}
+	r := &p.asked[0]
+	if first != r.From || last > r.To {
+		return blame("run", fmt.Errorf("%d to %d, asked for %d to %d: %w", first, last, r.From, r.To, ErrUnasked))
+	}
+	if last == r.To {
+		p.asked = p.asked[1:]
+	} else {
+		r.From = last + 1
+	}
+	s.res.PayloadBytes += int64(payload(m))
+	return s.deliver(chain, m)
+}
+
+// deliver hands a run to our replica. After a run that was not taken the rest
+// of its chain could only be a gap: it is not handed on.
+func (s *Session) deliver(chain envelope.ChainID, m Envelopes) error {
+	p, n := s.pass, len(m.Run)
+	if p.refused != nil && *p.refused == chain {
+		s.res.Refused += n
+		return nil
+	}
+	d, err := s.cfg.Sink.Deliver(m.Cert, m.Run)
+	var gap envelope.ErrGap
+	switch {
+	case errors.Is(err, envelope.ErrDuplicate):
+		d, err = Delivered{Duplicate: n}, nil
+	case errors.Is(err, envelope.ErrFork):
+		d, err = Delivered{Refused: n}, nil
+		s.res.Forked++
+	case errors.As(err, &gap):
+		d, err = Delivered{Refused: n}, nil
+	case byPeer(err):
+		return blame("run", err)
+	}
+	if err != nil {
+		return fmt.Errorf("deliver: %w", err)
+	}
+	s.res.Received += d.Accepted
+	s.res.Duplicate += d.Duplicate
+	s.res.Refused += d.Refused
+	p.moved = p.moved || d.Accepted > 0
+	if d.Refused > 0 {
+		p.refused = &chain
+	}
+	return nil
+}
+
+func (s *Session) sayServed() (Msg, bool, error) {
+	s.pass.servedSaid = true
+	s.restate()
+	return Served{}, false, nil
+}
+
+func (s *Session) onServed() error {
+	if err := s.expect(KindServed, transfer); err != nil {
+		return err
+	}
+	if s.pass.servedHeard || !s.pass.frontierHeard {
+		return blame("served", ErrOrder)
+	}
+	s.pass.servedHeard = true
+	s.restate()
+	return nil
+}
+
+// restate queues our DIGEST once both sides have served.
+func (s *Session) restate() {
+	if s.pass.servedSaid && s.pass.servedHeard {
+		s.out = append(s.out, (*Session).digest)
+	}
+}
