@@ -3,10 +3,13 @@
 package keyfile
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -59,4 +62,30 @@ func TestLeftoverTemporary(t *testing.T) {
 	put(t, s, "ring", "one")
 	wantMode(t, filepath.Join(dir, "ring"), 0o600)
 	wantRead(t, s, "ring", "one")
+}
+
+// Put syncs the file before it has its name, and the directory after.
+func TestFsync(t *testing.T) {
+	dir, s := create(t, Unlock{})
+	put(t, s, "ring", "one")
+	var synced []string
+	s.fsync = func(f *os.File) error {
+		b, err := s.readGeneration("ring", "ring")
+		synced = append(synced, filepath.Base(f.Name())+" while "+string(b))
+		return err
+	}
+	put(t, s, "ring", "two")
+	want := []string{"ring.tmp while one", filepath.Base(dir) + " while two"}
+	if !slices.Equal(synced, want) {
+		t.Errorf("synced %q, want %q", synced, want)
+	}
+
+	s.fsync = func(*os.File) error { return syscall.EIO }
+	if err := s.Put("ring", []byte("three")); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Put over a failing fsync: %v", err)
+	}
+	wantRead(t, s, "ring", "two")
+	if err := s.Delete("ring"); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Delete over a failing fsync: %v", err)
+	}
 }

@@ -62,6 +62,8 @@ type Store struct {
 	// before, if set, runs before each step of a write; an error ends the write
 	// there, as a crash would. Tests only.
 	before func(step string) error
+	// fsync, if set, stands for (*os.File).Sync. Tests only.
+	fsync func(*os.File) error
 }
 
 // Create makes dir and a new identity in it. It fails with fs.ErrExist if dir
@@ -101,7 +103,7 @@ func Create(dir string, u Unlock) (*Store, error) {
 		}
 	}
 	// dir itself has to be found again after a crash.
-	if err := syncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
+	if err := s.syncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
 	return s, nil
@@ -292,7 +294,7 @@ func (s *Store) Delete(name string) error {
 			return fmt.Errorf("delete key file %s: %w", name, err)
 		}
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := s.syncDir(s.dir); err != nil {
 		return fmt.Errorf("delete key file %s: %w", name, err)
 	}
 	return nil
@@ -338,7 +340,7 @@ func (s *Store) write(file string, b []byte) error {
 	if err := s.step("sync directory"); err != nil {
 		return err
 	}
-	return syncDir(s.dir)
+	return s.syncDir(s.dir)
 }
 
 func (s *Store) writeTemporary(tmp string, b []byte) error {
@@ -372,7 +374,7 @@ func (s *Store) fill(f *os.File, b []byte) error {
 	if err := s.step("sync"); err != nil {
 		return err
 	}
-	return f.Sync()
+	return s.sync(f)
 }
 
 func (s *Store) rename(step, from, to string) error {
@@ -380,6 +382,13 @@ func (s *Store) rename(step, from, to string) error {
 		return err
 	}
 	return os.Rename(from, to)
+}
+
+func (s *Store) sync(f *os.File) error {
+	if s.fsync != nil {
+		return s.fsync(f)
+	}
+	return f.Sync()
 }
 
 func (s *Store) step(name string) error {

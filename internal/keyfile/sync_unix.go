@@ -9,12 +9,12 @@ import (
 )
 
 // syncDir makes the names in dir durable.
-func syncDir(dir string) error {
+func (s *Store) syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	err = d.Sync()
+	err = s.sync(d)
 	if cerr := d.Close(); err == nil {
 		err = cerr
 	}
