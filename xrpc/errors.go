@@ -64,18 +64,30 @@ func faultf(kind error, format string, args ...any) error {
 	return &fault{kind, fmt.Sprintf(format, args...)}
 }
 
-// inField says which field of the request an error is about.
+// inField says which field of the request an error is about. The parsers name
+// what they read in front and their sentinel at the end: both go.
 func inField(name string, err error) error {
-	f := &fault{errRequest, name + ": " + err.Error()}
-	switch {
-	case errors.Is(err, space.ErrTooLarge):
+	f := &fault{kind: errRequest}
+	if errors.Is(err, space.ErrTooLarge) {
 		f.kind = space.ErrTooLarge
-	case errors.Is(err, space.ErrMalformed):
-		f.msg = strings.TrimSuffix(f.msg, ": "+space.ErrMalformed.Error())
-	case errors.Is(err, space.ErrNotCanonical):
-		f.msg = strings.TrimSuffix(f.msg, ": "+space.ErrNotCanonical.Error())
 	}
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), name+": "), name+" ")
+	for _, sentinel := range []error{space.ErrMalformed, space.ErrNotCanonical} {
+		text = strings.TrimSuffix(text, ": "+sentinel.Error())
+	}
+	f.msg = name + ": " + text
 	return f
+}
+
+// authorsOf are those of an ErrAmbiguous, by value or by pointer.
+func authorsOf(err error) []space.DID {
+	if a, ok := errors.AsType[ErrAmbiguous](err); ok {
+		return a.Authors
+	}
+	if a, ok := errors.AsType[*ErrAmbiguous](err); ok {
+		return a.Authors
+	}
+	return nil
 }
 
 // row is how one error answers. say is the sentence HappyView's clients know;

@@ -1,0 +1,154 @@
+package xrpc
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kithnet/kith/space"
+)
+
+type membersAnswer struct {
+	Members []memberObject `json:"members"`
+	Cursor  string         `json:"cursor,omitempty"`
+}
+
+type memberObject struct {
+	DID     space.DID   `json:"did"`
+	Access  space.Level `json:"access"`
+	Level   space.Level `json:"level"`
+	Via     string      `json:"via,omitempty"`
+	Keeper  bool        `json:"keeper"`
+	AddedAt string      `json:"addedAt"`
+}
+
+// listMembers lists the roster by DID: all of it to HappyView's clients, who
+// know no pages, unless they ask for one.
+func listMembers(c *call) (any, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, err
+	}
+	standard := 100
+	if c.d == HappyView {
+		standard = 0
+	}
+	limit, err := c.limit(standard, 1000)
+	if err != nil {
+		return nil, err
+	}
+	all, err := c.s.Membership.Members(c.ctx(), id)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.SortedFunc(slices.Values(all), func(a, b Member) int { return strings.Compare(string(a.DID), string(b.DID)) })
+	all, next, err := page(c, all, limit, func(m Member) string { return string(m.DID) })
+	if err != nil {
+		return nil, err
+	}
+	out := membersAnswer{make([]memberObject, len(all)), next}
+	for i, m := range all {
+		out.Members[i] = memberObject{m.DID, m.Level, m.Level, m.Via, m.Keeper, timeText(m.AddedMs * 1000)}
+	}
+	return out, nil
+}
+
+// inviteAnswer is HappyView's, with the link beside. The token is the link:
+// whoever takes a token takes any text.
+type inviteAnswer struct {
+	InviteID  string      `json:"inviteId"`
+	Token     string      `json:"token"`
+	Link      string      `json:"link"`
+	Access    space.Level `json:"access"`
+	MaxUses   *uint32     `json:"maxUses"`
+	ExpiresAt *string     `json:"expiresAt"`
+}
+
+func createInvite(c *call) (any, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, err
+	}
+	o := InviteOptions{Level: space.LevelRead}
+	if level, ok, err := optional(c.in, "access", space.ParseLevel); err != nil {
+		return nil, err
+	} else if ok {
+		o.Level = level
+	}
+	uses, _, err := c.body.number("maxUses", 1, math.MaxUint32)
+	if err != nil {
+		return nil, err
+	}
+	o.MaxUses = uint32(uses)
+	if at, ok, err := optional(c.in, "expiresAt", parseTime); err != nil {
+		return nil, err
+	} else if ok {
+		o.ExpiresMs = at
+	}
+	inv, err := c.s.Membership.Invite(c.ctx(), id, o)
+	if err != nil {
+		return nil, err
+	}
+	out := inviteAnswer{InviteID: inv.ID, Token: inv.Link, Link: inv.Link, Access: inv.Level}
+	if inv.MaxUses != 0 {
+		out.MaxUses = &inv.MaxUses
+	}
+	if inv.ExpiresMs != 0 {
+		out.ExpiresAt = new(timeText(int64(inv.ExpiresMs) * 1000))
+	}
+	return made{out}, nil
+}
+
+// parseTime reads RFC 3339 with any offset, as unix milliseconds.
+func parseTime(s string) (uint64, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || t.UnixMilli() <= 0 {
+		return 0, errors.New("want a time such as 2027-01-31T12:00:00Z")
+	}
+	return uint64(t.UnixMilli()), nil
+}
+
+// The waits of a join, in seconds.
+const (
+	defaultWait = 30
+	mostWait    = 600
+)
+
+type joinAnswer struct {
+	URI   string      `json:"uri"`
+	Role  space.Level `json:"role"`
+	Epoch uint64      `json:"epoch"`
+	Asked string      `json:"asked"`
+	By    string      `json:"by"`
+	Name  string      `json:"name,omitempty"`
+}
+
+// joinSpace waits for the key as long as the caller asks; 0 only asks.
+func joinSpace(c *call) (any, error) {
+	link, err := c.required("link")
+	if err != nil {
+		return nil, err
+	}
+	wait, given, err := c.body.number("waitSeconds", 0, mostWait)
+	if err != nil {
+		return nil, err
+	}
+	if !given {
+		wait = defaultWait
+	}
+	patience := time.Duration(wait) * time.Second
+	c.extend(patience)
+	ctx, cancel := context.WithTimeout(c.ctx(), patience)
+	defer cancel()
+	j, err := c.s.Membership.Join(ctx, link)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = faultf(ErrStillWaiting, "still waiting for a keeper to grant the key after %d s; the node goes on asking, see status", wait)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return joinAnswer{c.d.spaceURI(j.ID), j.Level, j.Epoch, j.Asked, j.By, j.Name}, nil
+}

@@ -1,0 +1,281 @@
+package xrpc
+
+import (
+	"encoding/json"
+	"strconv"
+
+	"github.com/kithnet/kith/space"
+)
+
+// MaxWrites is how many writes a batch may have.
+const MaxWrites = space.MaxOps
+
+// recordAnswer is one version of a record.
+type recordAnswer struct {
+	URI    string          `json:"uri"`
+	CID    string          `json:"cid"`
+	Rev    string          `json:"rev,omitempty"`
+	Status string          `json:"validationStatus,omitempty"`
+	Value  json.RawMessage `json:"value,omitempty"`
+}
+
+// validation reads the field validate. Nothing here knows lexicons: to demand
+// validation is an error, not to speak of it gives "unknown".
+func (c *call) validation() (string, error) {
+	v, given, err := c.body.boolean("validate")
+	switch {
+	case err != nil:
+		return "", err
+	case v:
+		return "", faultf(errRequest, "validate: this node knows no lexicons; leave it out or false")
+	case given:
+		return "", nil
+	}
+	return "unknown", nil
+}
+
+// record reads the record of a write into collection.
+func (c *call) record(o object, field string, collection space.NSID) (space.Record, error) {
+	raw, ok := o.raw(field)
+	if !ok {
+		return nil, missing(field)
+	}
+	if raw[0] != '{' {
+		return nil, faultf(errShape, "%s: must be an object", field)
+	}
+	rec, err := space.RecordFromJSON(raw)
+	if err != nil {
+		return nil, inField(field, err)
+	}
+	switch typ := rec.Type(); {
+	case typ == string(collection):
+	case typ != "":
+		return nil, faultf(errRequest, "%s.$type: is %q, the collection is %s", field, clip(typ), collection)
+	case c.d == ATProto:
+		return typed(raw, field, collection)
+	}
+	return rec, nil
+}
+
+// typed gives a record without $type its collection's, as atproto does.
+func typed(raw []byte, field string, collection space.NSID) (space.Record, error) {
+	o, err := parseObject(raw)
+	if err != nil {
+		return nil, err
+	}
+	if o.has("$type") {
+		return nil, faultf(errRequest, "%s.$type: must be the collection, %s", field, collection)
+	}
+	text := `{"$type":` + strconv.Quote(string(collection))
+	if len(o.members) > 0 {
+		text += ","
+	}
+	rec, err := space.RecordFromJSON(append([]byte(text), raw[1:]...))
+	if err != nil {
+		return nil, inField(field, err)
+	}
+	return rec, nil
+}
+
+// swapRecord reads the CID the record must have.
+func swapRecord(in fields) (*space.CID, error) {
+	cid, ok, err := optional(in, "swapRecord", space.ParseCID)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &cid, nil
+}
+
+// create reads a create: rkey is optional.
+func (c *call) create(o object, field string) (Write, error) {
+	in := *c
+	in.in = o
+	collection, err := in.collection()
+	if err != nil {
+		return Write{}, err
+	}
+	key, _, err := optional(o, "rkey", space.ParseRecordKey)
+	if err != nil {
+		return Write{}, err
+	}
+	rec, err := c.record(o, field, collection)
+	return Write{Action: ActionCreate, Path: space.Path{Collection: collection, Key: key}, Value: rec}, err
+}
+
+// change reads a write of a path that is named: put, update or delete.
+func (c *call) change(o object, action Action, field string) (w Write, err error) {
+	in := *c
+	in.in = o
+	w.Action = action
+	if w.Path, err = in.path(); err != nil {
+		return w, err
+	}
+	if w.Swap, err = swapRecord(o); err != nil || action == ActionDelete {
+		return w, err
+	}
+	w.Value, err = c.record(o, field, w.Path.Collection)
+	return w, err
+}
+
+// writeOne applies a single write.
+func (c *call) writeOne(read func() (Write, error)) (Written, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return Written{}, err
+	}
+	if err := c.ownRepo(); err != nil {
+		return Written{}, err
+	}
+	w, err := read()
+	if err != nil {
+		return Written{}, err
+	}
+	out, err := c.s.Records.Write(c.ctx(), id, []Write{w}, WriteOptions{})
+	if err == nil && len(out.Records) != 1 {
+		err = faultf(errInternal, "write: %d results for one write", len(out.Records))
+	}
+	return out, err
+}
+
+func createRecord(c *call) (any, error) {
+	return c.writeRecord(func() (Write, error) { return c.create(c.body, "record") })
+}
+
+func putRecord(c *call) (any, error) {
+	return c.writeRecord(func() (Write, error) { return c.change(c.body, ActionPut, "record") })
+}
+
+func (c *call) writeRecord(read func() (Write, error)) (any, error) {
+	status, err := c.validation()
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.writeOne(read)
+	if err != nil {
+		return nil, err
+	}
+	ref := out.Records[0]
+	return made{recordAnswer{URI: c.d.recordURI(ref.URI), CID: ref.CID.String(), Rev: revText(out.Rev), Status: status}}, nil
+}
+
+// revText is "" for no rev.
+func revText(t space.TID) string {
+	if t == 0 {
+		return ""
+	}
+	return t.String()
+}
+
+type deleteAnswer struct {
+	Success bool   `json:"success"`
+	Rev     string `json:"rev,omitempty"`
+}
+
+// deleteRecord of an absent record is an error in HappyView and fine in
+// atproto.
+func deleteRecord(c *call) (any, error) {
+	out, err := c.writeOne(func() (Write, error) {
+		w, err := c.change(c.body, ActionDelete, "")
+		w.IfExists = c.d == ATProto && w.Swap == nil
+		return w, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return deleteAnswer{true, revText(out.Rev)}, nil
+}
+
+// showRecord finds a record. Without a repo it is the owner's, or else the
+// only one there is at the path.
+func showRecord(c *call) (any, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, err
+	}
+	author, err := c.author()
+	if err != nil {
+		return nil, err
+	}
+	path, err := c.path()
+	if err != nil {
+		return nil, err
+	}
+	rec, err := c.s.Records.Record(c.ctx(), id, author, path)
+	if err != nil {
+		return nil, err
+	}
+	out := recordAnswer{URI: c.d.recordURI(rec.URI), CID: rec.CID.String(), Rev: revText(rec.Rev)}
+	if out.Value, err = rec.Value.JSON(); err != nil {
+		return nil, faultf(errInternal, "record: %v", err)
+	}
+	return out, nil
+}
+
+type listedRecord struct {
+	URI        string          `json:"uri"`
+	DID        space.DID       `json:"did"`
+	Collection space.NSID      `json:"collection"`
+	Key        space.RecordKey `json:"rkey"`
+	CID        string          `json:"cid"`
+	Rev        string          `json:"rev,omitempty"`
+	Value      json.RawMessage `json:"value,omitempty"`
+}
+
+type recordsAnswer struct {
+	Records []listedRecord `json:"records"`
+	Cursor  string         `json:"cursor,omitempty"`
+}
+
+// listRecords lists ascending in HappyView, descending in atproto; reverse
+// turns either.
+func listRecords(c *call) (any, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, err
+	}
+	q, err := c.recordQuery()
+	if err != nil {
+		return nil, err
+	}
+	recs, cursor, err := c.s.Records.Records(c.ctx(), id, q)
+	if err != nil {
+		return nil, err
+	}
+	out := recordsAnswer{make([]listedRecord, len(recs)), cursor}
+	for i, r := range recs {
+		p := r.URI.Path
+		row := listedRecord{c.d.recordURI(r.URI), r.URI.Author, p.Collection, p.Key, r.CID.String(), revText(r.Rev), nil}
+		if r.Value != nil && !q.NoValues {
+			if row.Value, err = r.Value.JSON(); err != nil {
+				return nil, faultf(errInternal, "record %s: %v", p, err)
+			}
+		}
+		out.Records[i] = row
+	}
+	return out, nil
+}
+
+func (c *call) recordQuery() (q RecordQuery, err error) {
+	most := 100
+	if c.d == ATProto {
+		most = 1000
+	}
+	if q.Limit, err = c.limit(50, most); err != nil {
+		return q, err
+	}
+	if q.Repo, err = c.author(); err != nil {
+		return q, err
+	}
+	if q.Collection, _, err = optional(c.in, "collection", space.ParseNSID); err != nil {
+		return q, err
+	}
+	if q.Cursor, _, err = c.query.text("cursor"); err != nil {
+		return q, err
+	}
+	if q.Reverse, err = c.query.boolean("reverse"); err != nil {
+		return q, err
+	}
+	q.Reverse = q.Reverse != (c.d == ATProto)
+	q.NoValues, err = c.query.boolean("excludeValues")
+	return q, err
+}

@@ -1,0 +1,283 @@
+package xrpc
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/commit"
+)
+
+// bytesOf is a byte string as the dialect has it: base64url text in HappyView,
+// {"$bytes"} in atproto, neither padded.
+func (d Dialect) bytesOf(b []byte) json.RawMessage {
+	if d == ATProto {
+		return rawJSON(`{"$bytes":"` + base64.RawStdEncoding.EncodeToString(b) + `"}`)
+	}
+	return rawJSON(`"` + base64.RawURLEncoding.EncodeToString(b) + `"`)
+}
+
+type commitObject struct {
+	Ver  int             `json:"ver"`
+	Hash json.RawMessage `json:"hash"`
+	IKM  json.RawMessage `json:"ikm"`
+	Sig  json.RawMessage `json:"sig"`
+	MAC  json.RawMessage `json:"mac"`
+	Rev  string          `json:"rev"`
+}
+
+func (d Dialect) commit(c *commit.Commit) *commitObject {
+	if c == nil {
+		return nil
+	}
+	return &commitObject{c.Ver, d.bytesOf(c.Hash[:]), d.bytesOf(c.IKM[:]), d.bytesOf(c.Sig[:]), d.bytesOf(c.MAC[:]), c.Rev.String()}
+}
+
+type stateAnswer struct {
+	DID    space.DID       `json:"did"`
+	Rev    *string         `json:"rev"`
+	Commit *commitObject   `json:"commit"`
+	Count  uint64          `json:"count"`
+	Hash   json.RawMessage `json:"hash,omitempty"`
+	State  []byte          `json:"state,omitempty"` // standard base64
+}
+
+// repo is whose repo a request asks for, the owner's if it does not say.
+func (c *call) repo() (space.DID, error) {
+	did, err := c.author()
+	if err == nil && did == "" {
+		did = c.s.Owner
+	}
+	return did, err
+}
+
+// showRepoState answers nulls for a repo never written.
+func showRepoState(c *call) (any, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, err
+	}
+	did, err := c.repo()
+	if err != nil {
+		return nil, err
+	}
+	st, err := c.s.Repos.RepoState(c.ctx(), id, did)
+	if errors.Is(err, space.ErrRepoNotFound) || err == nil && st.Rev == 0 {
+		return stateAnswer{DID: did}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return stateAnswer{did, new(st.Rev.String()), c.d.commit(st.Commit), st.Count, c.d.bytesOf(st.Hash[:]), st.State}, nil
+}
+
+// opObject is an op in both dialects.
+type opObject struct {
+	Rev        string          `json:"rev"`
+	Idx        int             `json:"idx"`
+	ID         string          `json:"id"`
+	Action     string          `json:"action"`
+	DID        space.DID       `json:"did"`
+	Author     space.DID       `json:"author_did"`
+	SpaceID    string          `json:"space_id"`
+	Collection space.NSID      `json:"collection"`
+	Key        space.RecordKey `json:"rkey"`
+	CID        *space.CID      `json:"cid"`
+	Prev       *space.CID      `json:"prev"`
+	CreatedAt  string          `json:"created_at"`
+	CreatedAt2 string          `json:"createdAt"`
+	Value      json.RawMessage `json:"value,omitempty"`
+}
+
+type opsAnswer struct {
+	Ops    []opObject    `json:"ops"`
+	Cursor string        `json:"cursor,omitempty"`
+	Commit *commitObject `json:"commit,omitempty"`
+	State  *opsState     `json:"state,omitempty"`
+}
+
+// opsState is what the repo is at the head, beside the commit.
+type opsState struct {
+	Rev   string          `json:"rev"`
+	Count uint64          `json:"count"`
+	Hash  json.RawMessage `json:"hash"`
+}
+
+// FormatOpsCursor is the cursor behind an op: "rev/idx".
+func FormatOpsCursor(rev space.TID, idx int) string { return rev.String() + "/" + strconv.Itoa(idx) }
+
+// ParseOpsCursor reads a cursor of FormatOpsCursor and nothing else.
+func ParseOpsCursor(s string) (rev space.TID, idx int, err error) {
+	r, i, ok := strings.Cut(s, "/")
+	if !ok {
+		return 0, 0, ErrCursor
+	}
+	if rev, err = space.ParseTID(r); err != nil {
+		return 0, 0, ErrCursor
+	}
+	if idx, err = strconv.Atoi(i); err != nil || idx < 0 || FormatOpsCursor(rev, idx) != s {
+		return 0, 0, ErrCursor
+	}
+	return rev, idx, nil
+}
+
+// listRepoOps pages through a repo's ops. A client of HappyView that knows no
+// cursors goes on from the last rev it saw, so a page that does not begin at a
+// cursor of ours never ends inside a rev.
+func listRepoOps(c *call) (any, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, err
+	}
+	did, err := c.repo()
+	if err != nil {
+		return nil, err
+	}
+	q, whole, err := c.opsQuery()
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.s.Repos.RepoOps(c.ctx(), id, did, q)
+	if errors.Is(err, space.ErrRepoNotFound) {
+		return opsAnswer{Ops: []opObject{}}, nil
+	}
+	if err == nil && whole {
+		p, err = c.wholeRev(id, did, q, p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.opsAnswer(id, did, p)
+}
+
+func (c *call) opsQuery() (q OpsQuery, whole bool, err error) {
+	if q.Limit, err = c.limit(100, 1000); err != nil {
+		return q, false, err
+	}
+	if q.NoValues, err = c.query.boolean("excludeValues"); err != nil {
+		return q, false, err
+	}
+	if q.Since, _, err = optional(c.in, "since", space.ParseTID); err != nil {
+		return q, false, err
+	}
+	cursor, _, err := c.query.text("cursor")
+	switch {
+	case err != nil:
+		return q, false, err
+	case cursor == "":
+		return q, c.d == HappyView, nil
+	case !strings.Contains(cursor, "/"): // a bare rev: what comes after it
+		rev, err := space.ParseTID(cursor)
+		if err != nil {
+			return q, false, ErrCursor
+		}
+		q.Since = max(q.Since, rev)
+		return q, true, nil
+	}
+	_, _, err = ParseOpsCursor(cursor)
+	q.Cursor = cursor
+	return q, false, err
+}
+
+// wholeRev adds the rest of the last op's rev to a full page. A rev has at
+// most MaxWrites ops, so one more page holds it.
+func (c *call) wholeRev(id space.ID, did space.DID, q OpsQuery, p OpsPage) (OpsPage, error) {
+	if p.Cursor == "" || len(p.Ops) == 0 {
+		return p, nil
+	}
+	last := p.Ops[len(p.Ops)-1].Rev
+	q.Cursor, q.Limit = p.Cursor, MaxWrites
+	rest, err := c.s.Repos.RepoOps(c.ctx(), id, did, q)
+	if err != nil {
+		return p, err
+	}
+	n := slices.IndexFunc(rest.Ops, func(op RepoOp) bool { return op.Rev != last })
+	if n < 0 {
+		p.Ops = append(p.Ops, rest.Ops...)
+		p.Cursor, p.State = rest.Cursor, rest.State
+		return p, nil
+	}
+	if n > 0 {
+		p.Ops = append(p.Ops, rest.Ops[:n]...)
+		p.Cursor = FormatOpsCursor(last, rest.Ops[n-1].Idx)
+	}
+	return p, nil
+}
+
+func (c *call) opsAnswer(id space.ID, did space.DID, p OpsPage) (any, error) {
+	uri := c.d.spaceURI(id)
+	out := opsAnswer{Ops: make([]opObject, len(p.Ops)), Cursor: p.Cursor}
+	for i, op := range p.Ops {
+		at := timeText(op.Rev.Micros())
+		o := opObject{
+			Rev: op.Rev.String(), Idx: op.Idx, ID: FormatOpsCursor(op.Rev, op.Idx), Action: "create",
+			DID: did, Author: did, SpaceID: uri, Collection: op.Path.Collection, Key: op.Path.Key,
+			CreatedAt: at, CreatedAt2: at,
+		}
+		if !op.Prev.IsZero() {
+			o.Prev, o.Action = &p.Ops[i].Prev, "update"
+		}
+		if op.CID.IsZero() {
+			o.Action = "delete"
+		} else {
+			o.CID = &p.Ops[i].CID
+		}
+		if op.Value != nil {
+			var err error
+			if o.Value, err = op.Value.JSON(); err != nil {
+				return nil, faultf(errInternal, "op %s: %v", o.ID, err)
+			}
+		}
+		out.Ops[i] = o
+	}
+	if st := p.State; st != nil && p.Cursor == "" && st.Rev != 0 {
+		out.Commit = c.d.commit(st.Commit)
+		out.State = &opsState{st.Rev.String(), st.Count, c.d.bytesOf(st.Hash[:])}
+	}
+	return out, nil
+}
+
+type repoObject struct {
+	DID  space.DID       `json:"did"`
+	Rev  string          `json:"rev"`
+	Hash json.RawMessage `json:"hash"`
+}
+
+type reposAnswer struct {
+	Repos  []repoObject `json:"repos"`
+	Cursor string       `json:"cursor,omitempty"`
+}
+
+// listRepos lists the authors by DID; HappyView's clients know no pages.
+func listRepos(c *call) (any, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, err
+	}
+	standard := 100
+	if c.d == HappyView {
+		standard = 0
+	}
+	limit, err := c.limit(standard, 1000)
+	if err != nil {
+		return nil, err
+	}
+	all, err := c.s.Repos.Repos(c.ctx(), id)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.SortedFunc(slices.Values(all), func(a, b RepoInfo) int { return strings.Compare(string(a.DID), string(b.DID)) })
+	all, next, err := page(c, all, limit, func(r RepoInfo) string { return string(r.DID) })
+	if err != nil {
+		return nil, err
+	}
+	out := reposAnswer{make([]repoObject, len(all)), next}
+	for i, r := range all {
+		out.Repos[i] = repoObject{r.DID, r.Rev.String(), c.d.bytesOf(r.Hash[:])}
+	}
+	return out, nil
+}
