@@ -49,8 +49,8 @@ func (p PUKPublic) DHKey() (*ecdh.PublicKey, error) { return parseDHPublic(p.DH)
 // PUK is one generation of the per-user key, the private half that all devices
 // of a person share. It is opaque; the zero PUK panics on use.
 type PUK struct {
-	_ [0]func()
-	k *pukKeys
+	// k is behind a function, which no verb of fmt looks through.
+	k func() *pukKeys
 }
 
 type pukKeys struct {
@@ -76,7 +76,7 @@ func pukOf(gen uint32, secret [32]byte) PUK {
 		panic(fmt.Sprintf("identity: derive X25519 key: %v", err)) // any 32 bytes are one
 	}
 	k.dh = dh
-	return PUK{k: k}
+	return PUK{k: func() *pukKeys { return k }}
 }
 
 // UnmarshalPUK reads what Marshal wrote. It keeps nothing of b.
@@ -103,7 +103,7 @@ func (p PUK) keys() *pukKeys {
 	if p.k == nil {
 		panic("identity: use of a zero PUK")
 	}
-	return p.k
+	return p.k()
 }
 
 // IsZero reports whether p holds no key.
@@ -134,7 +134,7 @@ func (p PUK) LogValue() slog.Value {
 	if p.k == nil {
 		return slog.StringValue("puk:none")
 	}
-	return slog.StringValue(fmt.Sprintf("puk:%d:%s", p.k.gen, hex.EncodeToString(p.k.dh.PublicKey().Bytes()[:4])))
+	return slog.StringValue(fmt.Sprintf("puk:%d:%s", p.Gen(), hex.EncodeToString(p.k().dh.PublicKey().Bytes()[:4])))
 }
 
 // recipient of a wrap: the root, whose id is C, or a device. The two kinds are

@@ -37,8 +37,8 @@ var _, _ Key = Seed{}, Device{}
 // derived from. It is opaque and is never stored: the words are the only form
 // it takes outside memory. The zero Seed panics on use.
 type Seed struct {
-	_ [0]func()
-	k *seedKeys
+	// k is behind a function, which no verb of fmt looks through.
+	k func() *seedKeys
 }
 
 type seedKeys struct {
@@ -62,14 +62,14 @@ func seedOf(b [32]byte) Seed {
 	k.sig = ed25519.NewKeyFromSeed(space.KDF(b[:], space.LabelIDSig, nil, 32))
 	k.kem = deriveKEM(space.KDF(b[:], space.LabelIDKEM, nil, 32))
 	k.c = commitmentOf(k.sig.Public().(ed25519.PublicKey), k.kem.PublicKey().Bytes())
-	return Seed{k: k}
+	return Seed{k: func() *seedKeys { return k }}
 }
 
 func (s Seed) keys() *seedKeys {
 	if s.k == nil {
 		panic("identity: use of a zero Seed")
 	}
-	return s.k
+	return s.k()
 }
 
 // Commitment is the C of this seed.
@@ -94,7 +94,7 @@ func (s Seed) LogValue() slog.Value {
 	if s.k == nil {
 		return slog.StringValue("seed:none")
 	}
-	return slog.StringValue("seed:" + hex.EncodeToString(s.k.c[:4]))
+	return slog.StringValue("seed:" + hex.EncodeToString(s.k().c[:4]))
 }
 
 func (s Seed) signing() ed25519.PrivateKey { return s.keys().sig }
