@@ -1,0 +1,272 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/sync/lthash"
+)
+
+// Rows are fields one after the other: integers big-endian, texts after their
+// length as a varint, what is optional after a byte 0 or 1. Sealing vouches
+// for them: a row that does not decode was written by other code.
+
+const flagForked = 1
+
+func appendUint(b []byte, n uint64) []byte { return binary.BigEndian.AppendUint64(b, n) }
+
+func appendText[T ~string | ~[]byte](b []byte, s T) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendCID(b []byte, c space.CID) []byte {
+	if c.IsZero() {
+		return append(b, 0)
+	}
+	return append(append(b, 1), c.Bytes()...)
+}
+
+func appendState(b []byte, s *lthash.State) []byte {
+	b, _ = s.AppendBinary(b) // never fails
+	return b
+}
+
+func (t *TopicRow) append(b []byte) []byte {
+	b = append(b, t.ID[:]...)
+	b = appendUint(b, t.Count)
+	return appendState(b, &t.State)
+}
+
+func appendHead(b []byte, c *envelope.Chain) []byte {
+	b = append(b, c.ID[:]...)
+	b = appendUint(b, c.Head.Seq)
+	b = append(b, c.Head.ID[:]...)
+	if c.Forked {
+		return append(b, flagForked)
+	}
+	return append(b, 0)
+}
+
+func (a *AppliedRow) append(b []byte) []byte {
+	b = append(b, a.Topic[:]...)
+	b = append(b, a.Chain[:]...)
+	b = appendUint(b, a.Seq)
+	return append(b, a.State...)
+}
+
+func (r *RecordRow) append(b []byte) []byte {
+	b = appendText(b, r.Path.Collection)
+	b = appendText(b, r.Path.Key)
+	b = appendCID(b, r.Leaf.CID)
+	b = appendUint(b, uint64(r.Leaf.Stamp.Rev))
+	b = append(b, r.Leaf.Stamp.Device[:]...)
+	b = append(b, r.Leaf.Stamp.Entry[:]...)
+	return append(b, r.Value...)
+}
+
+func (r *RepoRow) append(b []byte) []byte {
+	b = appendText(b, r.Author)
+	b = appendUint(b, uint64(r.Rev))
+	b = appendUint(b, r.Count)
+	b = appendUint(b, r.OpCount)
+	b = appendState(b, &r.State)
+	s := r.Stmt
+	if s == nil {
+		return append(b, 0)
+	}
+	b = appendUint(append(b, 1), s.Count)
+	b = append(b, s.Hash[:]...)
+	b = append(b, s.IKM[:]...)
+	b = append(b, s.Sig[:]...)
+	b = appendUint(b, s.View.Count)
+	b = append(b, s.View.Digest[:]...)
+	b = appendUint(b, s.Ctl.Term)
+	b = appendUint(b, s.Ctl.Seq)
+	return append(b, s.Ctl.Hash[:]...)
+}
+
+func (p *OpPage) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(p.Rows)))
+	for i := range p.Rows {
+		o := &p.Rows[i]
+		b = appendUint(b, uint64(o.Rev))
+		b = binary.AppendUvarint(b, uint64(o.Idx))
+		b = appendText(b, o.Path.Collection)
+		b = appendText(b, o.Path.Key)
+		b = appendCID(b, o.CID)
+		b = appendCID(b, o.Prev)
+	}
+	return b
+}
+
+// fields reads a row. After a failure it gives zeros; end reports it.
+type fields struct {
+	b   []byte
+	bad bool
+}
+
+func (f *fields) take(n int) []byte {
+	if f.bad || n < 0 || n > len(f.b) {
+		f.bad = true
+		return nil
+	}
+	b := f.b[:n:n]
+	f.b = f.b[n:]
+	return b
+}
+
+func (f *fields) byte() byte {
+	if b := f.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (f *fields) uint() uint64 {
+	if b := f.take(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (f *fields) uvarint() uint64 {
+	n, size := binary.Uvarint(f.b)
+	if f.bad || size <= 0 {
+		f.bad = true
+		return 0
+	}
+	f.b = f.b[size:]
+	return n
+}
+
+func (f *fields) text() []byte {
+	n := f.uvarint()
+	if n > uint64(len(f.b)) {
+		f.bad = true
+		return nil
+	}
+	return f.take(int(n))
+}
+
+func (f *fields) hash() (h [32]byte) {
+	copy(h[:], f.take(32))
+	return h
+}
+
+func (f *fields) cid() space.CID {
+	if f.byte() == 0 {
+		return space.CID{}
+	}
+	c, err := space.CIDFromBytes(f.take(space.CIDSize))
+	f.bad = f.bad || err != nil
+	return c
+}
+
+func (f *fields) path() space.Path {
+	return space.Path{Collection: space.NSID(f.text()), Key: space.RecordKey(f.text())}
+}
+
+func (f *fields) state() (s lthash.State) {
+	if err := s.UnmarshalBinary(f.take(lthash.Size)); err != nil {
+		f.bad = true
+	}
+	return s
+}
+
+// rest is all that is left.
+func (f *fields) rest() []byte { return f.take(len(f.b)) }
+
+// end refuses a row that was too short or too long.
+func (f *fields) end(what string) error {
+	if f.bad || len(f.b) > 0 {
+		return fmt.Errorf("decode %s: %w", what, ErrDamaged)
+	}
+	return nil
+}
+
+func decodeTopic(b []byte) (t TopicRow, err error) {
+	f := fields{b: b}
+	t.ID = f.hash()
+	t.Count = f.uint()
+	t.State = f.state()
+	return t, f.end("topic")
+}
+
+// decodeHead leaves the certificate out.
+func decodeHead(b []byte) (c envelope.Chain, err error) {
+	f := fields{b: b}
+	c.ID = f.hash()
+	c.Head.Seq = f.uint()
+	c.Head.ID = f.hash()
+	c.Length = c.Head.Seq + 1
+	c.Forked = f.byte()&flagForked != 0
+	return c, f.end("chain head")
+}
+
+func decodeApplied(b []byte) (a AppliedRow, err error) {
+	f := fields{b: b}
+	a.Topic = f.hash()
+	a.Chain = f.hash()
+	a.Seq = f.uint()
+	a.State = f.rest()
+	return a, f.end("applied")
+}
+
+func decodeRecord(author space.DID, b []byte) (r RecordRow, err error) {
+	f := fields{b: b}
+	r.Author = author
+	r.Path = f.path()
+	r.Leaf.CID = f.cid()
+	r.Leaf.Stamp.Rev = space.TID(f.uint())
+	r.Leaf.Stamp.Device = f.hash()
+	r.Leaf.Stamp.Entry = f.hash()
+	if v := f.rest(); len(v) > 0 {
+		r.Value = v
+	}
+	return r, f.end("record")
+}
+
+func decodeRepo(b []byte) (r RepoRow, err error) {
+	f := fields{b: b}
+	r.Author = space.DID(f.text())
+	r.Rev = space.TID(f.uint())
+	r.Count = f.uint()
+	r.OpCount = f.uint()
+	r.State = f.state()
+	if f.byte() == 1 {
+		s := &space.Statement{Count: f.uint(), Hash: f.hash(), IKM: f.hash()}
+		copy(s.Sig[:], f.take(len(s.Sig)))
+		s.View = space.View{Count: f.uint(), Digest: f.hash()}
+		s.Ctl = space.Head{Term: f.uint(), Seq: f.uint(), Hash: f.hash()}
+		r.Stmt = s
+	}
+	return r, f.end("repo")
+}
+
+// minOp is the least an op takes in a page.
+const minOp = 8 + 1 + 1 + 1 + 1 + 1
+
+func decodeOps(author space.DID, first uint64, b []byte) (p OpPage, err error) {
+	f := fields{b: b}
+	p.Author, p.First = author, first
+	n := f.uvarint()
+	if n > uint64(len(b)/minOp) {
+		return p, fmt.Errorf("decode ops: %w: %d in %d bytes", ErrDamaged, n, len(b))
+	}
+	p.Rows = make([]OpRow, n)
+	for i := range p.Rows {
+		p.Rows[i] = OpRow{
+			Rev: space.TID(f.uint()), Idx: int(f.uvarint()), Path: f.path(), CID: f.cid(), Prev: f.cid(),
+		}
+	}
+	return p, f.end("ops")
+}
+
+func decodeKV(b []byte) (kv KV, err error) {
+	f := fields{b: b}
+	kv.Key = f.text()
+	kv.Value = f.rest()
+	return kv, f.end("setting")
+}

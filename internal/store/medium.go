@@ -1,0 +1,164 @@
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	leveldbds "github.com/ipfs/go-ds-leveldb"
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/filter"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+)
+
+// mode says how a database is opened.
+type mode uint8
+
+const (
+	strict   mode = iota // refuse any damage
+	lenient              // drop damaged log records, rebuild what can not be read
+	readOnly             // write nothing; drop damaged log records
+	probe                // write nothing, refuse any damage
+)
+
+// medium is where an engine keeps its database.
+type medium interface {
+	// Open opens the database, making it if there is none.
+	Open(mode) (*leveldb.DB, error)
+	// Probe proves that n more bytes can be written and synced.
+	Probe(n int) error
+	// Journal makes the name of the newest log durable and gives its number.
+	Journal() (int64, error)
+}
+
+// Options tunes a Store. The zero value is fit for a node of 64 MiB.
+type Options struct {
+	// CacheBytes bounds the cache of table blocks, 8 MiB if zero. Machines
+	// with memory to spare scan faster with 64 MiB.
+	CacheBytes int
+	// WriteBufferBytes is how much is gathered in memory and in the log
+	// before it becomes a table, 4 MiB if zero. Twice that is in use at times.
+	WriteBufferBytes int
+}
+
+const (
+	defaultCache       = 8 << 20
+	defaultWriteBuffer = 4 << 20
+	// minWriteBuffer keeps slack (engine.go) small beside it.
+	minWriteBuffer = 64 << 10
+	openTables     = 64 // file descriptors kept for tables
+	filterBits     = 10 // Bloom filter bits a key
+)
+
+func (o Options) withDefaults() Options {
+	if o.CacheBytes <= 0 {
+		o.CacheBytes = defaultCache
+	}
+	if o.WriteBufferBytes <= 0 {
+		o.WriteBufferBytes = defaultWriteBuffer
+	}
+	o.WriteBufferBytes = max(o.WriteBufferBytes, minWriteBuffer)
+	return o
+}
+
+func (o Options) engine(m mode) *opt.Options {
+	e := &opt.Options{
+		BlockCacheCapacity:     o.CacheBytes,
+		WriteBuffer:            o.WriteBufferBytes,
+		OpenFilesCacheCapacity: openTables,
+		Filter:                 filter.NewBloomFilter(filterBits),
+		Compression:            opt.NoCompression, // ciphertext
+		// A large batch goes through the log like every other: the order of
+		// commits after a crash hangs on it.
+		DisableLargeBatchTransaction: true,
+		Strict:                       opt.DefaultStrict,
+		ReadOnly:                     m == readOnly || m == probe,
+	}
+	if m == strict {
+		e.Strict |= opt.StrictJournal | opt.StrictManifest
+	}
+	if m == probe {
+		e.Strict = opt.StrictAll
+	}
+	return e
+}
+
+// disk is a directory, opened through go-ds-leveldb; "" is memory.
+type disk struct {
+	dir  string
+	opts Options
+}
+
+var _ medium = (*disk)(nil)
+
+func (d *disk) Open(m mode) (*leveldb.DB, error) {
+	o := leveldbds.Options(*d.opts.engine(m))
+	s, err := leveldbds.NewDatastore(d.dir, &o)
+	if err != nil {
+		return nil, err
+	}
+	return s.DB, nil
+}
+
+func (d *disk) Probe(n int) (err error) {
+	if d.dir == "" {
+		return nil
+	}
+	f, err := os.CreateTemp(d.dir, "probe-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	b := make([]byte, 64<<10)
+	for ; n > 0; n -= len(b) {
+		if _, err := f.Write(b[:min(n, len(b))]); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+func (d *disk) Journal() (int64, error) {
+	if d.dir == "" {
+		return 0, nil
+	}
+	files, err := listFiles(d.dir)
+	if err != nil {
+		return 0, err
+	}
+	var newest int64
+	for _, f := range files {
+		if s, ok := strings.CutSuffix(f, ".log"); ok {
+			if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+				newest = max(newest, n)
+			}
+		}
+	}
+	return newest, syncDir(d.dir)
+}
+
+// listFiles names the files of a directory; none if it is not there.
+func listFiles(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		if !e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// tableFile is the name the engine gives to a table.
+func tableFile(dir string, num string) string {
+	return filepath.Join(dir, strings.Repeat("0", max(0, 6-len(num)))+num+".ldb")
+}

@@ -1,0 +1,212 @@
+package store
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/gofrs/flock"
+	"github.com/syndtr/goleveldb/leveldb"
+
+	"github.com/kithnet/kith/space"
+)
+
+// FormatVersion is the version of the directory this code writes. It reads
+// every version up to it.
+//
+//	1  the first
+const FormatVersion = 1
+
+const (
+	formatFile = "FORMAT"
+	lockFile   = "LOCK"
+	repairFile = "REPAIR" // left by noteDamage
+	dbDir      = "db"
+)
+
+// Open opens the store in dir, making it if there is none; dir "" is a store
+// in memory. key is the node's store key: it opens the settings, spaces have
+// their own.
+//
+// Damage is repaired as far as it can be, after a copy was made beside dir;
+// then Recovered reports true, and every Space wants an Audit. On a full disk
+// the store opens for reading, and Err says so.
+func Open(dir string, key [32]byte, opts Options) (*Store, error) {
+	opts = opts.withDefaults()
+	s := &Store{dir: dir, node: newVault([32]byte{}, key)}
+	if dir == "" {
+		if err := s.start(&disk{opts: opts}, opts); err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+		return s, nil
+	}
+	err := s.lockDir()
+	if err == nil {
+		err = s.openDir(key, opts)
+		if err != nil {
+			err = errors.Join(err, s.lock.Unlock())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func (s *Store) lockDir() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	s.lock = flock.New(filepath.Join(s.dir, lockFile))
+	switch ok, err := s.lock.TryLock(); {
+	case err != nil:
+		return err
+	case !ok:
+		return ErrInUse
+	}
+	return nil
+}
+
+func (s *Store) openDir(key [32]byte, opts Options) error {
+	known, err := s.checkFormat(key)
+	if err != nil {
+		return err
+	}
+	d := &disk{dir: filepath.Join(s.dir, dbDir), opts: opts}
+	if s.recovered, err = s.examine(d, known); err != nil {
+		return err
+	}
+	if err := s.start(d, opts); err != nil {
+		return err
+	}
+	if known {
+		return nil
+	}
+	if err := s.writeFormat(key); err != nil {
+		return errors.Join(err, s.Close())
+	}
+	return nil
+}
+
+// start opens the database on a medium and begins to take writes.
+func (s *Store) start(m medium, opts Options) error {
+	how := strict
+	if s.recovered {
+		how = lenient
+	}
+	var cause error
+	db, err := m.Open(how)
+	if err != nil && isFull(err) {
+		cause = writeError(err)
+		db, err = m.Open(readOnly)
+	}
+	if err != nil {
+		return readError(err)
+	}
+	s.engine = newEngine(m, opts)
+	if err := s.engine.start(db, cause); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	s.run()
+	return nil
+}
+
+// examine reports whether the database is damaged, as far as can be told
+// without reading it all, and if so copies it aside and makes it fit to be
+// opened. A database that is gone although its directory is known is damaged
+// as well.
+func (s *Store) examine(d *disk, known bool) (damaged bool, err error) {
+	files, err := listFiles(d.dir)
+	if err != nil {
+		return false, err
+	}
+	if len(files) == 0 {
+		return known, nil
+	}
+	_, noted := os.Stat(filepath.Join(s.dir, repairFile))
+	damage := checkDatabase(d)
+	if damage == nil && noted != nil {
+		return false, nil
+	}
+	if damage != nil && isFull(damage) {
+		return false, damage
+	}
+	if s.copied, err = copyAside(d.dir, s.dir); err != nil {
+		return false, fmt.Errorf("copy damaged database (%w) aside: %w", damage, err)
+	}
+	if err := rebuild(d, noted == nil || errors.Is(damage, errTables)); err != nil {
+		return false, fmt.Errorf("rebuild damaged database, of which a copy is in %s: %w", s.copied, readError(err))
+	}
+	if noted == nil {
+		err = os.Remove(filepath.Join(s.dir, repairFile))
+	}
+	return true, err
+}
+
+// keyCheck tells keys apart in the format file.
+func keyCheck(key [32]byte) string {
+	sum := space.MAC(key[:], space.LabelStoreIndex, []byte(formatFile))
+	return hex.EncodeToString(sum[:8])
+}
+
+// checkFormat refuses a newer version and another key. It reports whether
+// there is a format file; an older database always has one.
+func (s *Store) checkFormat(key [32]byte) (known bool, err error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, formatFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) != 5 || fields[0] != "kith" || fields[1] != "store" || fields[3] != "key" {
+		return false, fmt.Errorf("%s: %w", formatFile, ErrDamaged)
+	}
+	version, err := strconv.Atoi(fields[2])
+	if err != nil || version < 1 {
+		return false, fmt.Errorf("%s: %w", formatFile, ErrDamaged)
+	}
+	if version > FormatVersion {
+		return false, fmt.Errorf("%w: its format is %d, this version reads up to %d; upgrade kith, nothing was changed",
+			ErrNewer, version, FormatVersion)
+	}
+	if fields[4] != keyCheck(key) {
+		return false, ErrKey
+	}
+	return true, nil
+}
+
+// writeFormat names the version once the database is there.
+func (s *Store) writeFormat(key [32]byte) (err error) {
+	name := filepath.Join(s.dir, formatFile)
+	f, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "kith store %d\nkey %s\n", FormatVersion, keyCheck(key))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(name+".tmp", name)
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil && isFull(err) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
+// closeDB closes a database that was only looked at.
+func closeDB(db *leveldb.DB, err error) error {
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}

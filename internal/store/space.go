@@ -1,0 +1,238 @@
+package store
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+)
+
+const (
+	// segmentEnvelopes and segmentBytes bound one value of a run.
+	segmentEnvelopes = 256
+	segmentBytes     = 1 << 20
+	// maxBatch bounds what one commit may write.
+	maxBatch = 64 << 20
+)
+
+// Space is a handle on the rows of one space. It holds keys.
+type Space struct {
+	store *Store
+	vault *vault
+}
+
+// LogValue says which space by its tag on disk.
+func (s *Space) LogValue() slog.Value { return slog.StringValue(hex.EncodeToString(s.vault.tag[:6])) }
+
+// Commit writes a batch whole or not at all. An error means that nothing of it
+// will be read back by this process, whatever reached the disk.
+func (s *Space) Commit(c Class, b *Batch) error {
+	w, err := s.vault.rows()
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	defer w.free()
+	if err := w.run(b.Run); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	w.replica(b)
+	w.content(b)
+	w.queues(b)
+	if w.batch.n > maxBatch {
+		return fmt.Errorf("commit: %w: %d bytes", space.ErrTooLarge, w.batch.n)
+	}
+	if w.batch.b.Len() == 0 {
+		return nil
+	}
+	if err := s.store.write(c, w.batch); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// run writes the head of a chain and its new envelopes.
+func (w *rows) run(r *RunRow) error {
+	if r == nil {
+		return nil
+	}
+	if err := r.check(); err != nil {
+		return err
+	}
+	topic := envelope.TopicOf(r.Chain.Cert.Issuer)
+	if len(r.Envs) > 0 {
+		topic = r.Envs[0].Topic()
+	}
+	if r.Cert != nil {
+		w.put(w.chain(tableCert, topic, r.Chain.ID), r.Cert)
+	}
+	w.plain = appendHead(w.plain[:0], &r.Chain)
+	w.put(w.chain(tableHead, topic, r.Chain.ID), w.plain)
+	for envs := r.Envs; len(envs) > 0; {
+		n := w.segment(envs)
+		first := envs[0].Seq()
+		w.blinder.run(tableSegment, topic, r.Chain.ID)
+		w.put(w.number(first), w.plain)
+		w.plain = w.plain[:0]
+		for _, e := range envs[:n] {
+			id := e.ID()
+			w.plain = append(w.plain, id[:]...)
+		}
+		w.blinder.run(tableIDs, topic, r.Chain.ID)
+		w.put(w.number(first), w.plain)
+		envs = envs[n:]
+	}
+	return nil
+}
+
+// segment lays the first envelopes into w.plain, as many as one value holds.
+func (w *rows) segment(envs []envelope.Envelope) (n int) {
+	w.plain = w.plain[:0]
+	for n < min(len(envs), segmentEnvelopes) && (n == 0 || len(w.plain)+envs[n].Len() <= segmentBytes) {
+		w.plain = append(w.plain, envs[n].Bytes()...)
+		n++
+	}
+	return n
+}
+
+// check refuses a run that would leave a hole: a mistake of the caller.
+func (r *RunRow) check() error {
+	if r.Cert != nil && len(r.Cert) != envelope.CertificateSize {
+		return fmt.Errorf("%w: certificate of %d bytes", space.ErrMalformed, len(r.Cert))
+	}
+	if r.Chain.Length != r.Chain.Head.Seq+1 {
+		return fmt.Errorf("%w: chain of length %d", space.ErrMalformed, r.Chain.Length)
+	}
+	for i, e := range r.Envs {
+		if e.Chain() != r.Chain.ID || e.Seq() != r.Envs[0].Seq()+uint64(i) {
+			return fmt.Errorf("%w: run is not consecutive at %d", space.ErrMalformed, i)
+		}
+	}
+	if n := len(r.Envs); n > 0 && r.Envs[n-1].Head() != r.Chain.Head {
+		return fmt.Errorf("%w: run does not end at the chain's head", space.ErrMalformed)
+	}
+	return nil
+}
+
+// replica writes what is known of topics and how far they are applied.
+func (w *rows) replica(b *Batch) {
+	if t := b.Topic; t != nil {
+		w.plain = t.append(w.plain[:0])
+		w.put(w.topic(t.ID), w.plain)
+	}
+	for i := range b.Applied {
+		a := &b.Applied[i]
+		w.plain = a.append(w.plain[:0])
+		w.put(w.chain(tableApplied, a.Topic, a.Chain), w.plain)
+	}
+	for i := range b.Control {
+		w.put(w.numbered(tableControl, b.Control[i].Seq), b.Control[i].Raw)
+	}
+}
+
+// content writes records, repos and oplogs.
+func (w *rows) content(b *Batch) {
+	for i := range b.Records {
+		r := &b.Records[i]
+		w.plain = r.append(w.plain[:0])
+		w.put(w.record(r.Author, r.Path), w.plain)
+	}
+	for i := range b.Repos {
+		r := &b.Repos[i]
+		w.plain = r.append(w.plain[:0])
+		w.put(w.author(tableRepo, r.Author, macSize), w.plain)
+	}
+	for i := range b.Ops {
+		p := &b.Ops[i]
+		if len(p.Rows) == 0 {
+			continue
+		}
+		w.plain = p.append(w.plain[:0])
+		w.author(tableOps, p.Author, macSize)
+		w.put(w.number(p.First), w.plain)
+	}
+}
+
+// queues writes the outbox and the settings of the space.
+func (w *rows) queues(b *Batch) {
+	for i := range b.Outbox {
+		w.put(w.numbered(tableOutbox, b.Outbox[i].Seq), b.Outbox[i].Frame)
+	}
+	for _, n := range b.OutboxDone {
+		w.batch.Delete(w.numbered(tableOutbox, n))
+	}
+	for name, value := range b.Meta {
+		if value == nil {
+			w.batch.Delete(w.name(name))
+			continue
+		}
+		w.plain = append(appendText(w.plain[:0], name), value...)
+		w.put(w.name(name), w.plain)
+	}
+}
+
+// dropRows is how many rows one batch deletes.
+const dropRows = 1024
+
+// Drop deletes every row of the space. It is done in steps: a crash leaves
+// some, and Drop can be called again. The engine keeps deleted values until it
+// compacts: what makes them unreadable is that the caller destroys the dek.
+func (s *Space) Drop() error {
+	return s.deleteAll(s.vault.tag[:])
+}
+
+// DropContent deletes records, repos, oplogs and how far chains are applied:
+// what can be drawn again from the envelopes, which stay.
+func (s *Space) DropContent() error {
+	for _, t := range []table{tableApplied, tableRecord, tableRepo, tableOps} {
+		if err := s.deleteAll(append(bytes.Clone(s.vault.tag[:]), byte(t))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Space) deleteAll(p []byte) error {
+	for {
+		b, err := s.some(p)
+		if err != nil {
+			return fmt.Errorf("drop: %w", err)
+		}
+		last := b.b.Len() < dropRows
+		if err := s.store.write(classOf(last), b); err != nil {
+			return fmt.Errorf("drop: %w", err)
+		}
+		if last {
+			return nil
+		}
+	}
+}
+
+// classOf makes the last step of many durable, and with it all before.
+func classOf(last bool) Class {
+	if last {
+		return Own
+	}
+	return Derived
+}
+
+// some deletes up to dropRows of the rows whose key begins with p.
+func (s *Space) some(p []byte) (*batch, error) {
+	r, err := s.store.reader()
+	if err != nil {
+		return nil, err
+	}
+	defer r.release()
+	b := new(batch)
+	it := r.snap.NewIterator(prefix(p), scanning)
+	defer it.Release()
+	for b.b.Len() < dropRows && it.Next() {
+		b.Delete(it.Key())
+	}
+	if err := it.Error(); err != nil {
+		return nil, s.store.noteDamage(err)
+	}
+	return b, nil
+}

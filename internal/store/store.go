@@ -1,0 +1,158 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+const (
+	// syncEvery and syncWithin bound what a power cut takes of Remote commits.
+	syncEvery  = 64
+	syncWithin = 20 * time.Millisecond
+)
+
+// Store is an open directory.
+type Store struct {
+	dir       string // "" is memory
+	engine    *engine
+	lock      *flock.Flock // nil in memory
+	node      *vault
+	recovered bool
+	copied    string
+
+	unsynced atomic.Int64  // Remote commits since the last group sync began
+	kick     chan struct{} // 1 if there are some, or too many
+	stop     chan struct{}
+	stopped  sync.WaitGroup
+	closing  sync.Once
+	closeErr error
+}
+
+// run starts the group sync.
+func (s *Store) run() {
+	s.kick, s.stop = make(chan struct{}, 1), make(chan struct{})
+	s.stopped.Go(s.syncGroups)
+}
+
+func (s *Store) syncGroups() {
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.kick:
+		}
+		if !s.gather() {
+			return
+		}
+		s.unsynced.Store(0)
+		_ = s.engine.sync() // a failure stays: Err has it, and the next commit
+	}
+}
+
+// gather waits until the group is full or its time is up.
+func (s *Store) gather() bool {
+	timer := time.NewTimer(syncWithin)
+	defer timer.Stop()
+	for s.unsynced.Load() < syncEvery {
+		select {
+		case <-s.stop:
+			return false
+		case <-timer.C:
+			return true
+		case <-s.kick:
+		}
+	}
+	return true
+}
+
+// write writes a batch as its class asks for.
+func (s *Store) write(c Class, b *batch) error {
+	if err := s.engine.write(b, c == Own); err != nil {
+		return err
+	}
+	if c == Remote {
+		if n := s.unsynced.Add(1); n == 1 || n == syncEvery {
+			select {
+			case s.kick <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return nil
+}
+
+// Sync makes durable whatever was committed before.
+func (s *Store) Sync(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.engine.sync()
+}
+
+// Err is why nothing is written now: nil, ErrFull or ErrIO.
+func (s *Store) Err() error {
+	if f := s.engine.fault.Load(); f != nil {
+		return f.err
+	}
+	return nil
+}
+
+// Reopen tries to take up writing again after a failure: it proves the disk,
+// opens the database anew and takes back what the failed write may have left.
+// It returns nil if nothing is wrong (any more), and ErrBusy if an iterator is
+// open.
+func (s *Store) Reopen() error { return s.engine.reopen() }
+
+// Recovered reports whether damage was repaired at Open: rows may be missing.
+// Audit says which.
+func (s *Store) Recovered() bool { return s.recovered }
+
+// DamagedCopy names the directory that holds the damaged database as it was
+// found, if Open repaired one.
+func (s *Store) DamagedCopy() string { return s.copied }
+
+// Close syncs and closes. Commits fail from now on; it waits for iterators.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		close(s.stop)
+		s.stopped.Wait()
+		s.closeErr = s.engine.close()
+		if s.lock != nil {
+			s.closeErr = errors.Join(s.closeErr, s.lock.Unlock())
+		}
+	})
+	return s.closeErr
+}
+
+// Space gives a handle on the rows of a space, sealed under dek.
+func (s *Store) Space(id [32]byte, dek [32]byte) *Space {
+	return &Space{store: s, vault: newVault(id, dek)}
+}
+
+// get reads one row.
+func (s *Store) get(v *vault, key []byte) ([]byte, bool, error) {
+	r, err := s.reader()
+	if err != nil {
+		return nil, false, err
+	}
+	defer r.release()
+	return r.get(v, key)
+}
+
+// noteDamage leaves a note for the next Open when the engine can not read what
+// it wrote: a repair has to rebuild tables, which can not be done under us.
+func (s *Store) noteDamage(err error) error {
+	err = readError(err)
+	if errors.Is(err, ErrDamaged) && s.dir != "" {
+		_ = os.WriteFile(filepath.Join(s.dir, repairFile), []byte(err.Error()+"\n"), 0o600)
+	}
+	return fmt.Errorf("store: %w", err)
+}

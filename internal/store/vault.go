@@ -1,0 +1,256 @@
+package store
+
+import (
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"sync"
+
+	"golang.org/x/crypto/chacha20"
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+)
+
+// table is the byte after the tag in a row's key.
+//
+//	table      key after it               value before sealing
+//	topic      mac(topic)                 id, count, set hash
+//	cert       mac(topic) mac(chain)      certificate
+//	head       mac(topic) mac(chain)      id, head, flags
+//	segment    mac(chain) seq             envelopes, one after the other
+//	ids        mac(chain) seq             their ids
+//	applied    mac(topic) mac(chain)      topic, chain, sequence, reader state
+//	record     mac(author) mac(path)      path, leaf, value
+//	repo       mac(author)                author, rev, count, set hash, statement
+//	ops        mac(author) number         a page of ops
+//	control    seq                        entry
+//	outbox     seq                        frame
+//	meta       mac(name)                  name, value
+//	setting    mac(table) mac(key)        key, value (of the node, not of a space)
+type table byte
+
+const (
+	tableTopic   table = 't'
+	tableCert    table = 'e'
+	tableHead    table = 'c'
+	tableSegment table = 'g'
+	tableIDs     table = 'i'
+	tableApplied table = 'a'
+	tableRecord  table = 'r'
+	tableRepo    table = 'p'
+	tableOps     table = 'o'
+	tableControl table = 'k'
+	tableOutbox  table = 'x'
+	tableMeta    table = 'm'
+	tableSetting table = 'n'
+)
+
+// The layout of a key: tag 16 ‖ table 1 ‖ group 0 or 12 ‖ MAC 0 or 16 ‖ number
+// 0 or 8, big-endian. A value is nonce 24 ‖ ciphertext ‖ 16.
+const (
+	tagSize   = 16
+	groupSize = 12 // what rows listed together share
+	macSize   = 16
+)
+
+// vault seals the rows of one space, or of the node: keys are blinded under
+// KDF(dek, "store/idx"), values sealed under KDF(dek, "store/dek").
+type vault struct {
+	_    [0]func()
+	tag  [tagSize]byte // MAC of the id; separates the rows of vaults
+	enc  [32]byte
+	aead cipher.AEAD
+	pool sync.Pool // *blinder
+}
+
+func newVault(id, dek [32]byte) *vault {
+	idx := space.KDF(dek[:], space.LabelStoreIndex, nil, 32)
+	v := &vault{enc: [32]byte(space.KDF(dek[:], space.LabelStoreDEK, nil, 32))}
+	aead, err := chacha20poly1305.NewX(v.enc[:])
+	if err != nil {
+		panic(err) // the key is of the right size
+	}
+	v.aead = aead
+	tag := space.MAC(idx, space.LabelStoreIndex, id[:])
+	copy(v.tag[:], tag[:])
+	v.pool.New = func() any {
+		return &blinder{tag: &v.tag, mac: hmac.New(sha256.New, idx), prefix: space.LabelStoreIndex.Message()}
+	}
+	return v
+}
+
+// open gives the plaintext of the value stored at key.
+func (v *vault) open(key, value []byte) ([]byte, error) {
+	const n = chacha20poly1305.NonceSizeX
+	if len(value) < n+chacha20poly1305.Overhead {
+		return nil, fmt.Errorf("open row: %w: %d bytes", ErrDamaged, len(value))
+	}
+	plain, err := v.aead.Open(nil, value[:n], value[n:], key)
+	if err != nil {
+		return nil, fmt.Errorf("open row: %w", ErrDamaged)
+	}
+	return plain, nil
+}
+
+// blinder makes keys. It is not safe for concurrent use. The keys it gives
+// live until the next.
+type blinder struct {
+	tag    *[tagSize]byte
+	mac    hash.Hash
+	prefix []byte
+	msg    []byte
+	sum    []byte
+	key    []byte
+}
+
+func (v *vault) blinder() *blinder { return v.pool.Get().(*blinder) }
+
+func (v *vault) done(b *blinder) { v.pool.Put(b) }
+
+// all is the prefix of every row of a table.
+func (b *blinder) all(t table) []byte {
+	b.key = append(append(b.key[:0], b.tag[:]...), byte(t))
+	return b.key
+}
+
+// begin starts a message to be MACed.
+func (b *blinder) begin(t table) { b.msg = append(append(b.msg[:0], b.prefix...), byte(t)) }
+
+// end appends the first n bytes of the message's MAC to the key.
+func (b *blinder) end(n int) {
+	b.mac.Reset()
+	b.mac.Write(b.msg)
+	b.sum = b.mac.Sum(b.sum[:0])
+	b.key = append(b.key, b.sum[:n]...)
+}
+
+func (b *blinder) number(n uint64) []byte {
+	b.key = binary.BigEndian.AppendUint64(b.key, n)
+	return b.key
+}
+
+func (b *blinder) numbered(t table, n uint64) []byte {
+	b.all(t)
+	return b.number(n)
+}
+
+func (b *blinder) topic(id envelope.TopicID) []byte {
+	b.all(tableTopic)
+	b.begin(tableTopic)
+	b.msg = append(b.msg, id[:]...)
+	b.end(macSize)
+	return b.key
+}
+
+// chains is the prefix of the rows about the chains of a topic.
+func (b *blinder) chains(t table, id envelope.TopicID) []byte {
+	b.all(t)
+	b.begin(t)
+	b.msg = append(b.msg, id[:]...)
+	b.end(groupSize)
+	return b.key
+}
+
+func (b *blinder) chain(t table, topic envelope.TopicID, chain envelope.ChainID) []byte {
+	b.chains(t, topic)
+	b.msg = append(b.msg, chain[:]...)
+	b.end(macSize)
+	return b.key
+}
+
+// run is the prefix of the segments, or their ids, of a chain.
+func (b *blinder) run(t table, topic envelope.TopicID, chain envelope.ChainID) []byte {
+	b.all(t)
+	b.begin(t)
+	b.msg = append(append(b.msg, topic[:]...), chain[:]...)
+	b.end(macSize)
+	return b.key
+}
+
+func (b *blinder) author(t table, did space.DID, n int) []byte {
+	b.all(t)
+	b.begin(t)
+	b.msg = append(b.msg, did...)
+	b.end(n)
+	return b.key
+}
+
+func (b *blinder) record(did space.DID, p space.Path) []byte {
+	b.author(tableRecord, did, groupSize)
+	// No part can hold a zero byte.
+	b.msg = append(append(b.msg, 0), p.Collection...)
+	b.msg = append(append(b.msg, 0), p.Key...)
+	b.end(macSize)
+	return b.key
+}
+
+func (b *blinder) name(name string) []byte {
+	b.all(tableMeta)
+	b.begin(tableMeta)
+	b.msg = append(b.msg, name...)
+	b.end(macSize)
+	return b.key
+}
+
+func (b *blinder) settings(name string) []byte {
+	b.all(tableSetting)
+	b.begin(tableSetting)
+	b.msg = binary.BigEndian.AppendUint32(b.msg, uint32(len(name)))
+	b.msg = append(b.msg, name...)
+	b.end(groupSize)
+	return b.key
+}
+
+func (b *blinder) setting(name string, key []byte) []byte {
+	b.settings(name)
+	b.msg = append(b.msg, key...)
+	b.end(macSize)
+	return b.key
+}
+
+// rows gathers sealed rows into a batch. The 24-byte nonces of one rows share
+// 16 random bytes and count in the other 8, so that XChaCha20's first step,
+// which sees only those 16, is done once.
+type rows struct {
+	v *vault
+	*blinder
+	batch *batch
+	aead  cipher.AEAD
+	nonce [chacha20poly1305.NonceSizeX]byte
+	plain []byte
+	value []byte
+}
+
+func (v *vault) rows() (*rows, error) {
+	r := &rows{v: v, blinder: v.blinder(), batch: newBatch()}
+	rand.Read(r.nonce[:16])
+	sub, err := chacha20.HChaCha20(v.enc[:], r.nonce[:16])
+	if err != nil {
+		return nil, err
+	}
+	r.aead, err = chacha20poly1305.New(sub)
+	return r, err
+}
+
+func (r *rows) free() {
+	r.v.done(r.blinder)
+	r.batch.free()
+}
+
+// put seals plain at key.
+func (r *rows) put(key, plain []byte) {
+	const n = chacha20poly1305.NonceSizeX
+	count := binary.BigEndian.Uint64(r.nonce[16:]) + 1
+	binary.BigEndian.PutUint64(r.nonce[16:], count)
+	var short [chacha20poly1305.NonceSize]byte
+	copy(short[4:], r.nonce[16:])
+	r.value = append(r.value[:0], r.nonce[:]...)
+	r.value = r.aead.Seal(r.value[:n], short[:], plain, key)
+	r.batch.Put(key, r.value)
+}
