@@ -79,9 +79,23 @@ func (p *pending) keep(chain ChainID, writer [32]byte, run []Envelope) bool {
 	at, _ := slices.BinarySearchFunc(w.pieces, next.first(), func(q piece, first uint64) int {
 		return cmp.Compare(q.first(), first)
 	})
+	next.run = compact(run, next.bytes)
 	w.pieces = slices.Insert(w.pieces, at, next)
 	p.charge(w, next.bytes)
 	return true
+}
+
+// compact copies a run of so many bytes, so that what waits does not hold on
+// to the larger buffers it came in.
+func compact(run []Envelope, bytes int) []Envelope {
+	b := make([]byte, 0, bytes)
+	out := make([]Envelope, len(run))
+	for i := range run {
+		at := len(b)
+		b = append(b, run[i].raw...)
+		out[i] = Envelope{raw: b[at:len(b):len(b)], id: run[i].id}
+	}
+	return out
 }
 
 func (p *pending) open(chain ChainID, writer [32]byte) *waiting {

@@ -209,6 +209,9 @@ func (t *Topic) continues(c *Chain, run []Envelope) (Advance, error) {
 		return t.fork(c, run)
 	}
 	if first > c.Head.Seq+1 {
+		if c.Forked {
+			return t.fork(c, run)
+		}
 		return Advance{}, t.gap(c, run)
 	}
 	if first == c.Head.Seq+1 {
@@ -243,9 +246,6 @@ func (t *Topic) idAt(chain ChainID, seq uint64) (ID, bool) {
 func (t *Topic) gap(c *Chain, run []Envelope) error {
 	if err := signed(run); err != nil {
 		return err
-	}
-	if c.Forked {
-		return ErrFork
 	}
 	gap := ErrGap{Have: c.Head.Seq + 1, Want: run[0].Seq()}
 	if gap.Want <= c.Head.Seq+Window {

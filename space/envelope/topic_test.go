@@ -1,0 +1,323 @@
+package envelope
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/kithnet/kith/space"
+)
+
+// accept checks and commits a run that must enter, and returns what entered.
+func accept(t testing.TB, topic *Topic, cert *Certificate, run []Envelope) []Envelope {
+	t.Helper()
+	adv, err := topic.Check(cert, run)
+	if err != nil {
+		t.Fatalf("run from %d to %d: %v", run[0].Seq(), run[len(run)-1].Seq(), err)
+	}
+	topic.Commit(adv)
+	return adv.New
+}
+
+func refuse(t testing.TB, topic *Topic, cert *Certificate, run []Envelope, want error) {
+	t.Helper()
+	before, count := topic.Digest(), topic.Count()
+	adv, err := topic.Check(cert, run)
+	if !errors.Is(err, want) {
+		t.Errorf("%v, want %v", err, want)
+	}
+	if errors.Is(err, ErrFork) {
+		if len(adv.New) != 0 || !adv.Chain.Forked {
+			t.Errorf("a fork adds %d envelopes", len(adv.New))
+		}
+		topic.Commit(adv)
+	}
+	if topic.Digest() != before || topic.Count() != count {
+		t.Error("a refused run changed the digest")
+	}
+}
+
+func refuseGap(t testing.TB, topic *Topic, run []Envelope, want ErrGap) {
+	t.Helper()
+	var gap ErrGap
+	if _, err := topic.Check(nil, run); !errors.As(err, &gap) || gap != want {
+		t.Errorf("%v (%+v), want %+v", err, gap, want)
+	}
+}
+
+func TestTopicInOrder(t *testing.T) {
+	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 9)
+	topic := NewTopic(c.top)
+	accept(t, topic, &c.cert, c.run[:3])
+	if got := accept(t, topic, nil, c.run[1:6]); len(got) != 3 || got[0].Seq() != 3 {
+		t.Errorf("%d entered, want the three that are new", len(got))
+	}
+	refuse(t, topic, nil, c.run[1:6], ErrDuplicate)
+	refuse(t, topic, nil, c.run[1:3], ErrDuplicate)
+	refuse(t, topic, &c.cert, c.run[:2], ErrDuplicate)
+	accept(t, topic, &c.cert, c.run)
+	got, ok := topic.Chain(c.id)
+	if !ok || got.Length != 10 || got.Head != c.run[9].Head() || got.Forked || got.Cert.ID() != c.cert.ID() {
+		t.Errorf("chain is %+v", got)
+	}
+	if topic.Count() != 10 || topic.Digest() != naive(idsOf(c.run)) {
+		t.Error("count or digest is not that of the set")
+	}
+}
+
+func TestTopicRefuses(t *testing.T) {
+	iss := newIssuer(0x33)
+	c := iss.chain(t, 0x55, 0x44).grow(t, 9)
+	branch := c.fork(2).grow(t, 3, 'b')
+	strange := newIssuer(0x34).chain(t, 0x55, 0x45).grow(t, 1)
+	selfMade := newIssuer(0x34).certify(t, key(0x55), c.id, 2, 1)
+	eph := c.build(t, Header{Type: Clear, Topic: c.top, Chain: c.id, Seq: 5}, 256, nil)
+
+	topic := NewTopic(c.top)
+	refuse(t, topic, nil, nil, space.ErrMalformed)
+	refuse(t, topic, nil, c.run[:1], ErrUncertified)
+	refuse(t, topic, &selfMade, c.run[:1], space.ErrForged)
+	refuse(t, topic, &strange.cert, strange.run, space.ErrMalformed)
+	refuse(t, topic, &c.cert, []Envelope{spoil(t, c.run[0])}, space.ErrForged)
+	accept(t, topic, &c.cert, c.run[:5])
+	refuse(t, topic, nil, []Envelope{eph}, space.ErrMalformed)
+	refuse(t, topic, &c.cert, c.run[5:], space.ErrMalformed)
+	refuse(t, topic, nil, []Envelope{spoil(t, c.run[5])}, space.ErrForged)
+	refuse(t, topic, nil, []Envelope{c.run[5], spoil(t, c.run[6])}, space.ErrForged)
+	refuse(t, topic, nil, []Envelope{c.run[5], c.run[7]}, space.ErrMalformed)
+	refuse(t, topic, nil, []Envelope{spoil(t, c.run[9])}, space.ErrForged)
+	refuse(t, topic, nil, []Envelope{c.run[3], c.run[4], branch.run[5]}, space.ErrForged)
+	accept(t, topic, nil, c.run[5:])
+}
+
+func TestTopicGap(t *testing.T) {
+	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 300)
+	topic := NewTopic(c.top)
+	accept(t, topic, &c.cert, c.run[:5])
+	refuseGap(t, topic, c.run[8:10], ErrGap{Have: 5, Want: 8, Kept: true})
+	refuseGap(t, topic, c.run[9:10], ErrGap{Have: 5, Want: 9, Kept: true})
+	refuseGap(t, topic, c.run[10:14], ErrGap{Have: 5, Want: 10, Kept: true})
+	refuseGap(t, topic, c.run[261:], ErrGap{Have: 5, Want: 261})
+	refuseGap(t, topic, c.run[260:261], ErrGap{Have: 5, Want: 260, Kept: true})
+	if got := accept(t, topic, nil, c.run[5:8]); len(got) != 9 || got[8].Seq() != 13 {
+		t.Errorf("%d entered, want 9", len(got))
+	}
+	if got := accept(t, topic, nil, c.run[14:260]); got[len(got)-1].Seq() != 260 {
+		t.Errorf("ends at %d, want 260", got[len(got)-1].Seq())
+	}
+	if len(topic.pending.chains) != 0 || len(topic.pending.writers) != 0 {
+		t.Errorf("still pending: %v", topic.pending.writers)
+	}
+}
+
+// A committed prefix always ends in a good signature, even where runs that
+// overlap waited: it can be passed on as it is.
+func TestTopicEndsCovered(t *testing.T) {
+	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 2)
+	c.addSpoiled(t)
+	c.addSpoiled(t)
+	c.grow(t, 2)
+	topic := NewTopic(c.top)
+	accept(t, topic, &c.cert, c.run[:1])
+	refuse(t, topic, nil, c.run[1:4], space.ErrForged)
+	refuseGap(t, topic, c.run[3:7], ErrGap{Have: 1, Want: 3, Kept: true})
+	accept(t, topic, nil, c.run[1:3])
+	if got, _ := topic.Chain(c.id); got.Head.Seq != 6 {
+		t.Errorf("head is %d, want 6", got.Head.Seq)
+	}
+}
+
+func TestTopicHelloLast(t *testing.T) {
+	iss := newIssuer(0x33)
+	c := iss.chain(t, 0x55, 0x44).grow(t, 6)
+	topic := NewTopic(c.top)
+	refuse(t, topic, nil, c.run[4:], ErrUncertified)
+	refuse(t, topic, nil, c.run[1:4], ErrUncertified)
+	accept(t, topic, &c.cert, c.run[:1])
+	if topic.Digest() != naive(idsOf(c.run)) {
+		t.Error("what waited for the certificate did not enter")
+	}
+
+	// A flood of unknown chains displaces the oldest and no more.
+	for i := range MaxUnknown {
+		refuse(t, topic, nil, iss.chain(t, 0x55, byte(0x60+i)).grow(t, 1).run[1:], ErrUncertified)
+	}
+	if len(topic.pending.chains) != MaxUnknown || len(topic.pending.unknown) != MaxUnknown {
+		t.Errorf("%d chains wait", len(topic.pending.chains))
+	}
+	late := iss.chain(t, 0x55, 0x45).grow(t, 1)
+	refuse(t, topic, nil, late.run[1:], ErrUncertified)
+	first := iss.chain(t, 0x55, 0x60).grow(t, 1)
+	if got := accept(t, topic, &first.cert, first.run[:1]); len(got) != 1 {
+		t.Error("the oldest was not displaced")
+	}
+	if got := accept(t, topic, &late.cert, late.run[:1]); len(got) != 2 {
+		t.Error("the newest was displaced")
+	}
+}
+
+func TestTopicFork(t *testing.T) {
+	iss := newIssuer(0x33)
+	c := iss.chain(t, 0x55, 0x44).grow(t, 9)
+	branch := c.fork(2).grow(t, 6, 'b')
+	for _, f := range []struct {
+		name string
+		run  []Envelope
+		ids  bool // needs the store's ids
+	}{
+		{"at the head", branch.run[3:6], false},
+		{"across the head", branch.run[2:8], false},
+		{"right after the head", branch.run[6:7], false},
+		{"below the head", branch.run[3:5], true},
+	} {
+		topic := NewTopic(c.top)
+		accept(t, topic, &c.cert, c.run[:6])
+		if f.ids {
+			refuse(t, topic, nil, f.run, ErrDuplicate)
+			topic.SetIDs(accepted{c.id: c.run[:6]})
+			refuse(t, topic, nil, c.run[3:5], ErrDuplicate)
+		}
+		spoilt := slices.Clone(f.run)
+		spoilt[len(spoilt)-1] = spoil(t, spoilt[len(spoilt)-1])
+		refuse(t, topic, nil, spoilt, space.ErrForged)
+		if got, _ := topic.Chain(c.id); got.Forked {
+			t.Fatalf("%s: forked by a forger", f.name)
+		}
+		refuse(t, topic, nil, f.run, ErrFork)
+		if got, _ := topic.Chain(c.id); !got.Forked || got.Head != c.run[5].Head() {
+			t.Errorf("%s: chain is %+v", f.name, got)
+		}
+		refuse(t, topic, nil, c.run[6:], ErrFork) // never extended again
+		refuse(t, topic, nil, c.run[8:], ErrFork)
+		refuse(t, topic, nil, c.run[2:6], ErrDuplicate)
+	}
+}
+
+type accepted map[ChainID][]Envelope
+
+func (a accepted) IDAt(c ChainID, seq uint64) (ID, bool) {
+	if seq < uint64(len(a[c])) {
+		return a[c][seq].ID(), true
+	}
+	return ID{}, false
+}
+
+// Two signatures on one content are two envelopes, hence a fork.
+func TestTopicTwoSignatures(t *testing.T) {
+	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 2)
+	twin := c.fork(1)
+	twin.addSpoiled(t) // same bytes, another signature: here a bad one,
+	twin.grow(t, 1)    // made authentic by what follows
+	topic := NewTopic(c.top)
+	accept(t, topic, &c.cert, c.run)
+	refuse(t, topic, nil, twin.run[2:], ErrFork)
+}
+
+// A run that waited and links elsewhere marks the chain when the gap closes.
+func TestTopicForkPending(t *testing.T) {
+	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 5)
+	branch := c.fork(1).grow(t, 6, 'b')
+	topic := NewTopic(c.top)
+	accept(t, topic, &c.cert, c.run[:2])
+	refuseGap(t, topic, branch.run[4:], ErrGap{Have: 2, Want: 4, Kept: true})
+	adv, err := topic.Check(nil, c.run[2:])
+	if err != nil || !adv.Chain.Forked || len(adv.New) != 4 {
+		t.Fatalf("%v, %+v", err, adv.Chain)
+	}
+	topic.Commit(adv)
+	if len(topic.pending.chains) != 0 {
+		t.Error("runs of a forked chain still wait")
+	}
+}
+
+func TestTopicPendingCaps(t *testing.T) {
+	iss := newIssuer(0x33)
+	topic := NewTopic(iss.topic)
+	total := 0
+	for i := range 20 {
+		c := iss.chain(t, 0x55, byte(0x60+i))
+		for range 30 {
+			c.add(t, Entry, MaxPadded)
+		}
+		accept(t, topic, &c.cert, c.run[:1])
+		var kept int
+		for _, e := range c.run[2:] {
+			var gap ErrGap
+			if _, err := topic.Check(nil, []Envelope{e}); !errors.As(err, &gap) {
+				t.Fatal(err)
+			}
+			if gap.Kept {
+				kept += e.Len()
+			}
+		}
+		if kept > MaxPendingChain {
+			t.Errorf("%d bytes kept for one chain", kept)
+		}
+		total += kept
+	}
+	if total > MaxPendingWriter || total < MaxPendingWriter-MaxSize {
+		t.Errorf("%d bytes kept for one writer", total)
+	}
+	if got := topic.pending.writers[[32]byte(public(key(0x55)))]; got != total {
+		t.Errorf("%d bytes accounted, %d kept", got, total)
+	}
+}
+
+func TestTopicStaged(t *testing.T) {
+	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 4)
+	topic := NewTopic(c.top)
+	adv, err := topic.Check(&c.cert, c.run[:2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := topic.Chain(c.id); ok || topic.Count() != 0 || adv.Count != 2 {
+		t.Error("Check alone made it so")
+	}
+	again, err := topic.Check(&c.cert, c.run[:3]) // the store failed: once more
+	if err != nil {
+		t.Fatal(err)
+	}
+	topic.Commit(again)
+	if topic.Count() != 3 {
+		t.Errorf("%d envelopes, want 3", topic.Count())
+	}
+	for _, stale := range []Advance{adv, again, {}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("a stale advance was committed")
+				}
+			}()
+			topic.Commit(stale)
+		}()
+	}
+}
+
+func TestTopicRestore(t *testing.T) {
+	iss := newIssuer(0x33)
+	a, b := iss.chain(t, 0x55, 0x44).grow(t, 4), iss.chain(t, 0x56, 0x45).grow(t, 2)
+	topic := NewTopic(iss.topic)
+	accept(t, topic, &a.cert, a.run[:3])
+	accept(t, topic, &b.cert, b.run)
+	chains := slices.Collect(topic.Chains())
+	if len(chains) != 2 || slices.Compare(chains[0].ID[:], chains[1].ID[:]) >= 0 {
+		t.Fatalf("chains are not ascending: %v", chains)
+	}
+	back, err := RestoreTopic(iss.topic, chains, topic.Count(), topic.State())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back.Digest() != topic.Digest() || back.Count() != 6 || !slices.EqualFunc(slices.Collect(back.Chains()), chains,
+		func(x, y Chain) bool { return x.ID == y.ID && x.Head == y.Head }) {
+		t.Error("restored differently")
+	}
+	accept(t, back, nil, a.run[3:])
+	if back.Digest() != naive(idsOf(a.run, b.run)) {
+		t.Error("digest differs after going on")
+	}
+	for _, bad := range [][]Chain{chains[:1], append(slices.Clone(chains), chains[0]), {}, {{ID: a.id, Length: 6}}} {
+		if _, err := RestoreTopic(iss.topic, bad, topic.Count(), topic.State()); !errors.Is(err, space.ErrMalformed) {
+			t.Errorf("restored from %d chains: %v", len(bad), err)
+		}
+	}
+}
