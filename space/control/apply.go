@@ -25,6 +25,11 @@ func Apply(s *State, e *Entry) (*State, error) {
 	if err := s.checkPlace(e); err != nil {
 		return nil, err
 	}
+	return s.follow(e)
+}
+
+// follow is transition with the step in front of its errors.
+func (s *State) follow(e *Entry) (*State, error) {
 	next, err := s.transition(e)
 	if err != nil {
 		return nil, fmt.Errorf("apply control entry %d: %v: %w", e.Seq, e.Kind, err)
@@ -46,8 +51,12 @@ func (s *State) checkPlace(e *Entry) error {
 		return ErrStale{Have: head, Got: e.Head()}
 	case e.Term > head.Term && !(e.Kind == KindSequencer && e.Seq == head.Seq+1):
 		return ErrGap{Want: head.Seq + 1, Have: head, Got: e.Head()}
-	case e.Kind == KindSequencer: // its signers are not this term's
-		return fmt.Errorf("apply control entry %d: %v: %w", e.Seq, e.Kind, space.ErrUnsupported)
+	case e.Kind == KindSequencer: // signed by the authority, not by this term's sequencer
+		err := space.ErrForbidden
+		if string(e.Proposer[:]) == string(s.AuthorityPub) {
+			err = space.ErrUnsupported
+		}
+		return fmt.Errorf("apply control entry %d: %v by %x: %w", e.Seq, e.Kind, e.Proposer[:4], err)
 	}
 	if err := e.VerifyCommit(s.SequencerPub); err != nil {
 		return err

@@ -1,0 +1,200 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/kithnet/kith/space"
+)
+
+const logFile = "testdata/log.txt"
+
+// golden is a log of every kind that is built.
+func golden(t *testing.T) *log {
+	l := founded(t)
+	v := testInvite("golden")
+	v.ExpiresMs = uint64(testTime + 86_400_000)
+	l.add(KindInvite, v)
+	l.add(KindMemberAdd, l.memberBy(1, v, 1))
+	l.add(KindMemberAdd, l.member(2))
+	p := space.DefaultPolicy()
+	p.DisplayName, p.Description = "Orchard", "Apples and pears"
+	p.Config = must(space.RecordFromJSON([]byte(`{"theme":"green"}`)))
+	l.add(KindPolicy, p)
+	l.add(KindMemberAdd, l.memberBy(3, v, 2))
+	x := l.epoch()
+	x.Inner = must(EpochInner{IssuerPub: pub(fixedKey("issuer")), FetchPub: pub(fixedKey("fetch")), CtlLink: []byte("link")}.Encode())
+	l.add(KindEpoch, x)
+	l.keys.CK = bytes.Repeat([]byte{8}, 32)
+	l.add(KindInvite, testInvite("second epoch"))
+	return l
+}
+
+// The bytes of a log are pinned: with the same keys, times and randomness
+// Build gives them, and they give the state written beside them.
+func TestGoldenLog(t *testing.T) {
+	l := golden(t)
+	if *update {
+		var b strings.Builder
+		b.WriteString("# a log in hex, one entry a line, and its state; rewritten by go test -update\n")
+		for _, e := range l.entries {
+			fmt.Fprintf(&b, "%x\n", e.Raw())
+		}
+		for line := range strings.Lines(describe(l.s)) {
+			b.WriteString("# " + line)
+		}
+		if err := os.WriteFile(logFile, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raws, err := readHex(logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(raws) != len(l.entries) {
+		t.Fatalf("%d entries in %s, want %d", len(raws), logFile, len(l.entries))
+	}
+	for i, e := range l.entries {
+		if !bytes.Equal(raws[i], e.Raw()) {
+			t.Errorf("entry %d (%v): built\n%x\nwant\n%x", i, e.Kind, e.Raw(), raws[i])
+		}
+	}
+	cks := map[uint64][]byte{1: bytes.Repeat([]byte{7}, 32), 2: bytes.Repeat([]byte{8}, 32)}
+	s, err := Replay(raws, func(epoch uint64) []byte { return cks[epoch] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := must(os.ReadFile(logFile))
+	for line := range strings.Lines(describe(s)) {
+		if !bytes.Contains(file, []byte("# "+line)) {
+			t.Errorf("the state says %q, %s does not", line, logFile)
+		}
+	}
+}
+
+func TestReplayRefuses(t *testing.T) {
+	l := golden(t)
+	var raws [][]byte
+	for _, e := range l.entries {
+		raws = append(raws, e.Raw())
+	}
+	one := func(uint64) []byte { return bytes.Repeat([]byte{7}, 32) }
+	none := func(uint64) []byte { return nil }
+	for name, tt := range map[string]struct {
+		log  [][]byte
+		ck   func(uint64) []byte
+		want error
+	}{
+		"empty":            {nil, one, space.ErrMalformed},
+		"no key":           {raws, none, space.ErrNoKey},
+		"key of epoch 1":   {raws, one, space.ErrForged},
+		"no genesis":       {raws[1:], one, ErrGap{Want: 0, Got: l.entries[1].Head()}},
+		"entry left out":   {[][]byte{raws[0], raws[2]}, none, ErrGap{Want: 1, Have: l.entries[0].Head(), Got: l.entries[2].Head()}},
+		"entry cut":        {[][]byte{raws[0], raws[1][:300]}, one, space.ErrMalformed},
+		"entry twice":      {[][]byte{raws[0], raws[1], raws[1]}, one, ErrStale{Have: l.entries[1].Head(), Got: l.entries[1].Head()}},
+		"prefix":           {raws[:3], one, nil},
+		"clear needs none": {raws[:2], none, nil},
+	} {
+		if s, err := Replay(tt.log, tt.ck); !errors.Is(err, tt.want) || (s == nil) == (err == nil) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}
+
+// Build signs nothing that Apply would refuse, and says why.
+func TestBuildRefuses(t *testing.T) {
+	l := populated(t)
+	o := must(testOwner())
+	stranger := l.keys
+	stranger.Proposer = fixedKey("x")
+	usurper := l.keys
+	usurper.Sequencer = fixedKey("x")
+	noCK := l.keys
+	noCK.CK = nil
+	tests := []struct {
+		name  string
+		kind  Kind
+		body  any
+		keys  BuildKeys
+		epoch uint64
+		ms    int64
+		want  error
+	}{
+		{"slot taken", KindMemberAdd, MemberAdd{C: [32]byte{1}, DID: "did:web:x.example", Level: space.LevelRead}, l.keys, 1, l.now, space.ErrMalformed},
+		{"body of another kind", KindMemberAdd, testInvite("n"), l.keys, 1, l.now, space.ErrMalformed},
+		{"body by pointer", KindInvite, &Invite{}, l.keys, 1, l.now, space.ErrUnsupported},
+		{"no body", KindCheckpoint, nil, l.keys, 1, l.now, space.ErrUnsupported},
+		{"bad shape", KindInvite, Invite{}, l.keys, 1, l.now, space.ErrMalformed},
+		{"genesis", KindGenesis, genesisBody(o), l.keys, 0, l.now, space.ErrMalformed},
+		{"wrong epoch", KindInvite, testInvite("n"), l.keys, 2, l.now, space.ErrMalformed},
+		{"negative time", KindInvite, testInvite("n"), l.keys, 1, -1, space.ErrMalformed},
+		{"stranger proposes", KindInvite, testInvite("n"), stranger, 1, l.now, space.ErrForbidden},
+		{"stranger orders", KindInvite, testInvite("n"), usurper, 1, l.now, space.ErrForbidden},
+		{"no keys", KindInvite, testInvite("n"), BuildKeys{}, 1, l.now, space.ErrNoKey},
+		{"no control key", KindInvite, testInvite("n"), noCK, 1, l.now, space.ErrNoKey},
+		{"too large", KindEpoch, func() Epoch {
+			x := l.epoch()
+			x.Wraps = make([]Wrap, 300)
+			for i := range x.Wraps {
+				x.Wraps[i] = Wrap{Slot: uint32(i), Sealed: make([]byte, 1168)}
+			}
+			return x
+		}(), l.keys, 2, l.now, space.ErrTooLarge},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e, err := Build(l.s, tt.kind, tt.body, tt.keys, tt.epoch, tt.ms, fixed("b"))
+			if !errors.Is(err, tt.want) || e != nil {
+				t.Fatalf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+	for n := range int64(40) {
+		if _, err := Build(l.s, KindInvite, testInvite("n"), l.keys, 1, l.now, bytes.NewReader(make([]byte, n))); err == nil {
+			t.Fatalf("built with %d random bytes", n)
+		}
+	}
+	if _, err := Build(l.s, KindInvite, testInvite("n"), l.keys, 1, l.now, iotest.ErrReader(errors.New("no entropy"))); err == nil {
+		t.Fatal("built without randomness")
+	}
+}
+
+func TestBuildGenesisRefuses(t *testing.T) {
+	l := drafted(t)
+	g := genesisBody(must(testOwner()))
+	for name, tt := range map[string]struct {
+		edit func(*Genesis, *BuildKeys)
+		want error
+	}{
+		"no keys":      {func(_ *Genesis, k *BuildKeys) { *k = BuildKeys{} }, space.ErrNoKey},
+		"other device": {func(_ *Genesis, k *BuildKeys) { k.Sequencer = fixedKey("x") }, space.ErrForbidden},
+		"other DID":    {func(g *Genesis, _ *BuildKeys) { g.SpaceDID = "did:web:x.example" }, space.ErrForged},
+		"policy":       {func(g *Genesis, _ *BuildKeys) { g.Policy.AppAccess = space.AccessAllowList }, space.ErrUnsupported},
+	} {
+		b, k := g, l.keys
+		tt.edit(&b, &k)
+		if e, err := BuildGenesis(b, k, testTime, fixed("b")); !errors.Is(err, tt.want) || e != nil {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}
+
+// What Build returns is what another node gets from its bytes.
+func TestBuildReturnsItOpened(t *testing.T) {
+	l := golden(t)
+	l.keys.CK = bytes.Repeat([]byte{7}, 32)
+	for _, e := range l.entries[:7] {
+		r := l.reparse(e)
+		if !e.Opened() || e.Hash() != r.Hash() || e.Head() != r.Head() || fmt.Sprintf("%+v", e.Body()) != fmt.Sprintf("%+v", r.Body()) {
+			t.Fatalf("entry %d: built %+v, parsed %+v", e.Seq, e, r)
+		}
+	}
+	if err := l.entries[8].Open(nil); err != nil {
+		t.Fatal(err)
+	}
+}
