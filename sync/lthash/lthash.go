@@ -41,28 +41,31 @@ type State struct {
 
 // Add adds one element.
 func (s *State) Add(element []byte) {
-	n := rootNode(element, 0)
-	n.Flags |= guts.FlagRoot
+	n := outputNode(element)
+	lo, hi := s.halves()
 	var out [blockBytes]byte
-	n.Counter = 0
 	guts.CompressBlocks(&out, n)
-	addLanes((*[blockWords]uint64)(s.words[:blockWords]), &out)
+	addLanes(lo, &out)
 	n.Counter = guts.MaxSIMD
 	guts.CompressBlocks(&out, n)
-	addLanes((*[blockWords]uint64)(s.words[blockWords:]), &out)
+	addLanes(hi, &out)
 }
 
 // Remove takes one element away. That it was there is the caller's knowledge.
 func (s *State) Remove(element []byte) {
-	n := rootNode(element, 0)
-	n.Flags |= guts.FlagRoot
+	n := outputNode(element)
+	lo, hi := s.halves()
 	var out [blockBytes]byte
-	n.Counter = 0
 	guts.CompressBlocks(&out, n)
-	subLanes((*[blockWords]uint64)(s.words[:blockWords]), &out)
+	subLanes(lo, &out)
 	n.Counter = guts.MaxSIMD
 	guts.CompressBlocks(&out, n)
-	subLanes((*[blockWords]uint64)(s.words[blockWords:]), &out)
+	subLanes(hi, &out)
+}
+
+// halves are the lanes each of the two CompressBlocks of an element feeds.
+func (s *State) halves() (lo, hi *[blockWords]uint64) {
+	return (*[blockWords]uint64)(s.words[:]), (*[blockWords]uint64)(s.words[blockWords:])
 }
 
 // Sum is the digest of the multiset: SHA-256 of the serialised state.
@@ -106,21 +109,40 @@ func (s *State) put(b *[Size]byte) {
 const high = 0x8000_8000_8000_8000
 
 // addLanes adds four lanes at a time: the low 15 bits of each cannot carry
-// out of their lane, and the top bits are added without carry by xor.
+// out of their lane, and the top bits are added without carry by xor. Four
+// words a turn, so that the loop itself costs little.
 func addLanes(w *[blockWords]uint64, out *[blockBytes]byte) {
-	for i := range w {
-		a, b := w[i], binary.LittleEndian.Uint64(out[8*i:])
-		w[i] = (a&^high + b&^high) ^ (a^b)&high
+	for i := 0; i < blockWords; i += 4 {
+		v, o := (*[4]uint64)(w[i:]), (*[32]byte)(out[8*i:])
+		v[0] = addWord(v[0], binary.LittleEndian.Uint64(o[0:]))
+		v[1] = addWord(v[1], binary.LittleEndian.Uint64(o[8:]))
+		v[2] = addWord(v[2], binary.LittleEndian.Uint64(o[16:]))
+		v[3] = addWord(v[3], binary.LittleEndian.Uint64(o[24:]))
 	}
 }
+
+func addWord(a, b uint64) uint64 { return (a&^high + b&^high) ^ (a^b)&high }
 
 // subLanes subtracts likewise: the top bit set in every minuend keeps a borrow
 // inside its lane.
 func subLanes(w *[blockWords]uint64, out *[blockBytes]byte) {
-	for i := range w {
-		a, b := w[i], binary.LittleEndian.Uint64(out[8*i:])
-		w[i] = (a|high - b&^high) ^ (a^^b)&high
+	for i := 0; i < blockWords; i += 4 {
+		v, o := (*[4]uint64)(w[i:]), (*[32]byte)(out[8*i:])
+		v[0] = subWord(v[0], binary.LittleEndian.Uint64(o[0:]))
+		v[1] = subWord(v[1], binary.LittleEndian.Uint64(o[8:]))
+		v[2] = subWord(v[2], binary.LittleEndian.Uint64(o[16:]))
+		v[3] = subWord(v[3], binary.LittleEndian.Uint64(o[24:]))
 	}
+}
+
+func subWord(a, b uint64) uint64 { return (a | high - b&^high) ^ (a^^b)&high }
+
+// outputNode is the node whose compressions, counted from 0, are the output.
+func outputNode(element []byte) guts.Node {
+	n := rootNode(element, 0)
+	n.Flags |= guts.FlagRoot
+	n.Counter = 0
+	return n
 }
 
 // rootNode is the last node of the BLAKE3 tree over b, the first chunk of
