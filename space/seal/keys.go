@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/identity"
@@ -140,10 +141,10 @@ func (k Keys) helloKey(ak AuthorKey) secret {
 	if k.group.IsZero() {
 		return ak.helloKey()
 	}
-	return k.groupHelloKey()
+	return k.group.helloKey()
 }
 
-func (k Keys) groupHelloKey() secret { return derive(k.group.raw(), space.LabelHelloKey, nil) }
+func (k GroupKey) helloKey() secret { return derive(k.raw(), space.LabelHelloKey, nil) }
 
 func (k AuthorKey) helloKey() secret { return derive(k.raw(), space.LabelHelloKey, nil) }
 
@@ -198,4 +199,23 @@ func UnmarshalKeys(b []byte, c identity.Commitment) (Keys, error) {
 		}, nil
 	}
 	return Keys{}, fmt.Errorf("%w: keys are %d bytes", space.ErrMalformed, len(b))
+}
+
+// Format prints a fingerprint, whatever the verb.
+func (k Keys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.fingerprint()) }
+
+// LogValue is a fingerprint.
+func (k Keys) LogValue() slog.Value { return slog.StringValue(k.fingerprint()) }
+
+// MarshalJSON refuses.
+func (k Keys) MarshalJSON() ([]byte, error) { return nil, errOpaque }
+
+// MarshalBinary refuses.
+func (k Keys) MarshalBinary() ([]byte, error) { return nil, errOpaque }
+
+func (k Keys) fingerprint() string {
+	if k.group.IsZero() {
+		return k.self.fingerprint()
+	}
+	return k.group.fingerprint()
 }

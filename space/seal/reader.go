@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
+	"log/slog"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
@@ -23,6 +25,14 @@ const (
 	readerVersion = 1
 	readerSize    = 1 + 1 + 8 + 32 + 32
 )
+
+// greeting is the key a hello opened under, while its parts are coming in. Under
+// an author key, only its owner may speak.
+type greeting struct {
+	key  secret
+	self bool
+	who  identity.Commitment // if self
+}
 
 // Reader opens one chain's envelopes in the order of their seqs and puts their
 // bodies together. The envelopes must have passed envelope.Topic.Check: the
@@ -43,7 +53,7 @@ type Reader struct {
 	guess iter.Seq[identity.Commitment]
 
 	hello  Hello
-	greet  secret // the key the hello opened under, while it is coming in
+	greet  greeting
 	entry  *entryKeys
 	ctl    *entryKeys
 	state  byte
@@ -68,7 +78,9 @@ func NewReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate) (*R
 	}, nil
 }
 
-// RestoreReader goes on where MarshalBinary left off.
+// RestoreReader goes on where MarshalBinary left off: at Position. The chain of
+// another, passed over by a holder that read only itself, begins anew under the
+// group key.
 func RestoreReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate, state []byte) (*Reader, error) {
 	r, err := NewReader(keys, chain, cert)
 	if err != nil {
@@ -83,7 +95,10 @@ func RestoreReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate,
 	if (r.state == authorUnknown) != (r.start == 0) {
 		return nil, fmt.Errorf("restore reader: %w: author state %d at %d", space.ErrMalformed, r.state, r.start)
 	}
-	if r.state == authorKnown {
+	switch {
+	case r.state == authorForeign && !keys.group.IsZero():
+		r.state, r.start, r.next = authorUnknown, 0, 0
+	case r.state == authorKnown:
 		r.author = identity.Commitment(state[10:42])
 		r.device = identity.DeviceID(state[42:])
 		if err := r.setAuthor(r.author); err != nil {
@@ -210,32 +225,29 @@ func (r *Reader) step(end bool) {
 
 // openHello finds the key a hello is under.
 func (r *Reader) openHello(e envelope.Envelope) (part []byte, more bool, err error) {
-	if !r.greet.IsZero() {
-		return openPart(r.greet.raw(), e)
+	if !r.greet.key.IsZero() {
+		return openPart(r.greet.key.raw(), e)
 	}
-	try := func(k secret) bool {
-		part, more, err = openPart(k.raw(), e)
+	try := func(g greeting) bool {
+		part, more, err = openPart(g.key.raw(), e)
 		if errors.Is(err, space.ErrForged) {
 			return false
 		}
-		r.greet = k
+		r.greet = g
 		return true
 	}
-	if !r.keys.group.IsZero() && try(r.keys.groupHelloKey()) {
-		return part, more, err
-	}
-	if !r.keys.self.IsZero() {
-		if try(r.keys.self.helloKey()) {
+	if r.keys.group.IsZero() {
+		if try(greeting{key: r.keys.self.helloKey(), self: true, who: r.keys.who}) {
 			return part, more, err
 		}
 		r.state = authorForeign
 		return nil, false, space.ErrNoKey
 	}
-	if r.guess == nil {
-		return nil, false, err
+	if try(greeting{key: r.keys.group.helloKey()}) || r.guess == nil {
+		return part, more, err
 	}
 	for c := range r.guess {
-		if try(r.keys.group.Author(c).helloKey()) {
+		if try(greeting{key: r.keys.group.Author(c).helloKey(), self: true, who: c}) {
 			return part, more, err
 		}
 	}
@@ -251,11 +263,14 @@ func (r *Reader) greeted(body []byte) error {
 	if err := CheckHello(h, r.cert); err != nil {
 		return err
 	}
+	if r.greet.self && r.greet.who != h.C {
+		return fmt.Errorf("%w: hello of one author under the key of another", space.ErrForged)
+	}
 	if err := r.setAuthor(h.C); err != nil {
 		return err
 	}
 	r.hello, r.author, r.device, r.state = h, h.C, h.Device, authorKnown
-	r.greet = secret{}
+	r.greet = greeting{}
 	return nil
 }
 
@@ -267,3 +282,9 @@ func (r *Reader) setAuthor(c identity.Commitment) error {
 	r.entry = newEntryKeys(ak.secret, space.LabelEntry, r.chain)
 	return nil
 }
+
+// Format prints the chain's fingerprint, whatever the verb.
+func (r *Reader) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.LogValue().String()) }
+
+// LogValue is the chain's fingerprint.
+func (r *Reader) LogValue() slog.Value { return r.chain.LogValue() }

@@ -18,25 +18,28 @@ const KeySize = 32
 
 var errOpaque = errors.New("seal: secret keys do not marshal by accident: use Marshal")
 
-// secret is 32 key bytes. They sit behind a pointer so that fmt, which walks
-// unexported fields without asking their methods, prints an address, and so
-// that one clear reaches every copy.
+// secret is 32 key bytes. They are reached through a function, for fmt follows
+// pointers in unexported fields without asking any method (for one, when a verb
+// does not fit), and can do nothing with a function. It also keeps secrets from
+// being compared, and lets one Clear reach every copy.
 type secret struct {
-	_ [0]func()
-	b *keyBytes
+	at func() *keyBytes
 }
 
 type keyBytes struct {
 	k    [KeySize]byte
-	gone bool // cleared: 32 zero bytes are no key
+	priv ed25519.PrivateKey // of a signer, expanded from k
+	gone bool               // cleared: 32 zero bytes are no key
 }
 
+func secretOf(k *keyBytes) secret { return secret{at: func() *keyBytes { return k }} }
+
 func newSecret(rand io.Reader) (secret, error) {
-	b := new(keyBytes)
-	if _, err := io.ReadFull(rand, b.k[:]); err != nil {
+	k := new(keyBytes)
+	if _, err := io.ReadFull(rand, k.k[:]); err != nil {
 		return secret{}, fmt.Errorf("draw key: %w", err)
 	}
-	return secret{b: b}, nil
+	return secretOf(k), nil
 }
 
 // secretFrom copies b, which must be 32 bytes, not all zero.
@@ -47,14 +50,14 @@ func secretFrom(b []byte) (secret, error) {
 	if bytes.Equal(b, make([]byte, KeySize)) {
 		return secret{}, fmt.Errorf("%w: key is zero", space.ErrMalformed)
 	}
-	return secret{b: &keyBytes{k: [KeySize]byte(b)}}, nil
+	return secretOf(&keyBytes{k: [KeySize]byte(b)}), nil
 }
 
 // derive is the child of key under a label.
 func derive(key []byte, l space.Label, ctx []byte) secret {
 	b := space.KDF(key, l, ctx, KeySize)
 	defer clear(b)
-	return secret{b: &keyBytes{k: [KeySize]byte(b)}}
+	return secretOf(&keyBytes{k: [KeySize]byte(b)})
 }
 
 // raw is the key itself; a zero or cleared key panics here, so nothing is ever
@@ -63,20 +66,22 @@ func (s secret) raw() []byte {
 	if s.IsZero() {
 		panic("seal: use of a zero key")
 	}
-	return s.b.k[:]
+	return s.at().k[:]
 }
 
 // IsZero reports whether there is no key, or none any more.
-func (s secret) IsZero() bool { return s.b == nil || s.b.gone }
+func (s secret) IsZero() bool { return s.at == nil || s.at().gone }
 
 // Marshal gives the 32 key bytes, for the key file.
 func (s secret) Marshal() []byte { return bytes.Clone(s.raw()) }
 
 // Clear wipes the key, in every copy of this value.
 func (s secret) Clear() {
-	if s.b != nil {
-		clear(s.b.k[:])
-		s.b.gone = true
+	if s.at != nil {
+		k := s.at()
+		clear(k.k[:])
+		clear(k.priv)
+		k.gone = true
 	}
 }
 
@@ -107,14 +112,8 @@ func (s secret) MarshalText() ([]byte, error) { return nil, errOpaque }
 // MarshalBinary refuses, and so do gob and CBOR, which would ask it.
 func (s secret) MarshalBinary() ([]byte, error) { return nil, errOpaque }
 
-// signer is an Ed25519 private key: the seed, and the key expanded from it,
-// both behind the pointer for the reasons of secret.
-type signer struct {
-	secret
-	k *expanded
-}
-
-type expanded struct{ priv ed25519.PrivateKey }
+// signer is an Ed25519 private key: its seed and what is expanded from it.
+type signer struct{ secret }
 
 func newSigner(rand io.Reader) (signer, error) {
 	s, err := newSecret(rand)
@@ -125,25 +124,18 @@ func newSigner(rand io.Reader) (signer, error) {
 }
 
 func signerOf(s secret) signer {
-	return signer{secret: s, k: &expanded{ed25519.NewKeyFromSeed(s.raw())}}
+	seed := s.raw()
+	return signer{secretOf(&keyBytes{k: [KeySize]byte(seed), priv: ed25519.NewKeyFromSeed(seed)})}
 }
 
 func (s signer) key() ed25519.PrivateKey {
-	if s.k == nil || s.IsZero() {
+	if s.IsZero() {
 		panic("seal: use of a zero key")
 	}
-	return s.k.priv
+	return s.at().priv
 }
 
 // Public is the public half.
 func (s signer) Public() ed25519.PublicKey {
 	return bytes.Clone(s.key()[ed25519.PrivateKeySize-ed25519.PublicKeySize:])
-}
-
-// Clear wipes the key, in every copy of this value.
-func (s signer) Clear() {
-	s.secret.Clear()
-	if s.k != nil {
-		clear(s.k.priv)
-	}
 }

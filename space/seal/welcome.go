@@ -188,8 +188,8 @@ func SealWelcome(to identity.PUKPublic, ctx WelcomeContext, keys Keys, w Welcome
 // is what this keeper says: the newcomer must replay the log, find the keeper in
 // it and take the keys through Welcome.Keys before it believes any of it.
 func OpenWelcome(puk identity.PUK, ctx WelcomeContext, b []byte) (Welcome, error) {
-	const min, over = encSize + tagLen + ed25519.SignatureSize, MaxWelcome
-	if len(b) < min || len(b) > min+over {
+	const shell = encSize + tagLen + ed25519.SignatureSize
+	if len(b) < shell || len(b) > shell+MaxWelcome {
 		return Welcome{}, fmt.Errorf("open welcome: %w: %d bytes", space.ErrMalformed, len(b))
 	}
 	if puk.Gen() != ctx.PUKGen {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
@@ -178,3 +179,9 @@ func (w *Writer) Close() {
 	w.entry.forget()
 	w.ctl.forget()
 }
+
+// Format prints the chain's fingerprint, whatever the verb.
+func (w *Writer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, w.LogValue().String()) }
+
+// LogValue is the chain's fingerprint.
+func (w *Writer) LogValue() slog.Value { return w.id.LogValue() }
