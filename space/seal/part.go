@@ -64,13 +64,7 @@ func sealPart(rand io.Reader, key []byte, h envelope.Header, part []byte, more b
 	if _, err := io.ReadFull(rand, nonce[:]); err != nil {
 		return envelope.Envelope{}, fmt.Errorf("draw nonce: %w", err)
 	}
-	plain := make([]byte, envelope.PaddedSize(lenSize+len(part)))
-	n := uint32(len(part))
-	if more {
-		n |= moreBit
-	}
-	binary.BigEndian.PutUint32(plain, n)
-	copy(plain[lenSize:], part)
+	plain := joinPart(part, more)
 	defer clear(plain)
 	aead, err := chacha20poly1305.NewX(key)
 	if err != nil {
@@ -97,6 +91,18 @@ func openPart(key []byte, e envelope.Envelope) (part []byte, more bool, err erro
 		return nil, false, fmt.Errorf("%w: seal does not fit", space.ErrForged)
 	}
 	return splitPart(plain)
+}
+
+// joinPart puts the length before a part and the padding behind it.
+func joinPart(part []byte, more bool) []byte {
+	plain := make([]byte, envelope.PaddedSize(lenSize+len(part)))
+	n := uint32(len(part))
+	if more {
+		n |= moreBit
+	}
+	binary.BigEndian.PutUint32(plain, n)
+	copy(plain[lenSize:], part)
+	return plain
 }
 
 // splitPart takes the padding off, having checked that it is the only one.

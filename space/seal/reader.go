@@ -92,7 +92,8 @@ func RestoreReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate,
 	r.start = binary.BigEndian.Uint64(state[2:])
 	r.next = r.start
 	r.state = state[1]
-	if (r.state == authorUnknown) != (r.start == 0) {
+	if (r.state == authorUnknown) != (r.start == 0) || r.start > envelope.MaxSeq ||
+		r.state != authorKnown && [64]byte(state[10:]) != [64]byte{} {
 		return nil, fmt.Errorf("restore reader: %w: author state %d at %d", space.ErrMalformed, r.state, r.start)
 	}
 	switch {

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/space/identity"
@@ -172,17 +174,18 @@ func TestVectors(t *testing.T) {
 
 // TestEntryKeysNaive compares the kept HMAC state with the derivation as written.
 func TestEntryKeysNaive(t *testing.T) {
-	parent := must(newSecret(random(1)))
-	chain := envelope.ChainID(fill(3, 32))
-	for _, l := range []space.Label{space.LabelEntry, space.LabelCtlEntry} {
+	rapid.Check(t, func(t *rapid.T) {
+		parent := must(newSecret(random(rapid.Byte().Draw(t, "parent"))))
+		chain := envelope.ChainID(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "chain"))
+		l := rapid.SampledFrom([]space.Label{space.LabelEntry, space.LabelCtlEntry}).Draw(t, "label")
 		k := newEntryKeys(parent, l, chain)
-		for _, seq := range []uint64{1, 2, 255, 256, 1 << 40, 1<<63 - 1, 1} {
+		for _, seq := range rapid.SliceOf(rapid.Uint64()).Draw(t, "seqs") {
 			want := space.KDF(parent.raw(), l, binary.BigEndian.AppendUint64(chain[:], seq), 32)
 			if got := k.at(seq); !bytes.Equal(got, want) {
-				t.Errorf("%s key of %d = %x, want %x", l, seq, got, want)
+				t.Fatalf("%s key of %d = %x, want %x", l, seq, got, want)
 			}
 		}
-	}
+	})
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -677,6 +680,8 @@ func TestReaderState(t *testing.T) {
 		"version":        func(b []byte) []byte { b[0] = 9; return b },
 		"author state":   func(b []byte) []byte { b[1] = 3; return b },
 		"unknown author": func(b []byte) []byte { b[1] = 0; return b },
+		"past the end":   func(b []byte) []byte { b[2] = 0x80; return b },
+		"foreign author": func(b []byte) []byte { b[1] = 2; return b },
 		"at the start":   func(b []byte) []byte { clear(b[2:10]); return b },
 	} {
 		if _, err := RestoreReader(e.keys, w.Chain(), w.Certificate(), change(bytes.Clone(good))); !errors.Is(err, space.ErrMalformed) {
