@@ -124,8 +124,8 @@ type Result struct {
 	Epoch  uint64
 	Count  uint64   // of our last statement
 	Digest [32]byte // of our last statement
-	// Stalled: not equal, and the last pass moved nothing: another round will
-	// not help. One side hides something, or a writer forked.
+	// Stalled: not equal, and no envelope moved: another round will not help
+	// by itself. One side hides something, or a writer forked.
 	Stalled bool
 	// Ctl and PeerCtl are the control heads after the CTL step, PeerCtl as the
 	// peer stated it.
@@ -207,8 +207,8 @@ func (s *Session) begin() {
 	case !s.started:
 		s.started = true
 		s.say(Challenge{Version: Version, Topic: s.cfg.Topic, Nonce: s.cfg.Nonce})
-	case s.phase == idle && s.cfg.Role == Initiator:
-		s.startRound()
+	case s.err == nil && s.phase == idle && s.cfg.Role == Initiator:
+		s.err = s.startRound()
 	}
 }
 

@@ -34,7 +34,6 @@ type pass struct {
 	wantsHeard bool
 
 	servedSaid, servedHeard bool
-	moved                   bool
 }
 
 // digest states our set as it is when the message is written, and remembers
@@ -76,7 +75,7 @@ func (s *Session) judge() error {
 		return s.startPass()
 	}
 	s.res.Equal = equal
-	s.res.Stalled = !equal && !s.pass.moved
+	s.res.Stalled = !equal && s.res.Received == 0 && s.res.Sent == 0
 	s.pass, s.phase = nil, awaitDone
 	s.say(Done{Equal: equal})
 	return nil
@@ -237,7 +236,6 @@ func serve(ranges []Range) feed {
 			r.From = last + 1
 		}
 		s.served += int64(payload(m))
-		s.pass.moved = true
 		return m, len(ranges) > 0, nil
 	}
 }
@@ -314,7 +312,6 @@ func (s *Session) deliver(chain envelope.ChainID, m Envelopes) error {
 	s.res.Received += d.Accepted
 	s.res.Duplicate += d.Duplicate
 	s.res.Refused += d.Refused
-	p.moved = p.moved || d.Accepted > 0
 	if d.Refused > 0 {
 		p.refused = &chain
 	}

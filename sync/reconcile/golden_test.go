@@ -1,0 +1,222 @@
+package reconcile
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var (
+	update = flag.Bool("update", false, "rewrite the golden transcripts")
+	full   = flag.Bool("full", false, "run the property tests at their full size")
+)
+
+// TestMain sets the size of the property tests, unless the command line does.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	checks := "500"
+	if *full {
+		checks = "20000"
+	}
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	if !given {
+		if err := flag.Set("rapid.checks", checks); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// describe is one line about a message.
+func describe(m Msg) string {
+	short := func(b []byte) string { return fmt.Sprintf("%x", b[:4]) }
+	switch m := m.(type) {
+	case Challenge:
+		return fmt.Sprintf("topic %s nonce %s", short(m.Topic[:]), short(m.Nonce[:]))
+	case Control:
+		return fmt.Sprintf("term %d seq %d hash %s", m.Term, m.Seq, short(m.Hash[:]))
+	case ControlPage:
+		return fmt.Sprintf("%d bytes more %v last %v", len(m.Chunk), m.More, m.Last)
+	case Digest:
+		return fmt.Sprintf("epoch %d count %d digest %s", m.Epoch, m.Count, short(m.Digest[:]))
+	case Frontier:
+		s := fmt.Sprintf("last %v", m.Last)
+		for _, h := range m.Chains {
+			s += fmt.Sprintf(" %s:%d:%s", short(h.Chain[:]), h.Seq, short(h.ID[:]))
+		}
+		return s
+	case Want:
+		s := fmt.Sprintf("last %v", m.Last)
+		for _, r := range m.Ranges {
+			s += fmt.Sprintf(" %s:%d-%d", short(r.Chain[:]), r.From, r.To)
+		}
+		return s
+	case Envelopes:
+		chain := m.Run[0].Chain()
+		return fmt.Sprintf("%s:%d-%d cert %v %d bytes", short(chain[:]), m.Run[0].Seq(), m.Run[len(m.Run)-1].Seq(), m.Cert != nil, payload(m))
+	case Done:
+		return fmt.Sprintf("equal %v", m.Equal)
+	}
+	return ""
+}
+
+// transcript writes what was said and how it ended.
+func transcript(x *wire) *strings.Builder {
+	var b strings.Builder
+	names := []string{"I", "R"}
+	x.tap = func(from int, m Msg, frame []byte) {
+		line := fmt.Sprintf("%s> %-9s %6d  %s", names[from], m.Kind(), len(frame), describe(m))
+		fmt.Fprintln(&b, strings.TrimRight(line, " "))
+		if len(frame) <= 128 {
+			fmt.Fprintf(&b, "     %x\n", frame)
+		} else {
+			fmt.Fprintf(&b, "     sha256 %x\n", sha256.Sum256(frame))
+		}
+	}
+	return &b
+}
+
+func outcome(b *strings.Builder, x *wire) {
+	for i, name := range []string{"I", "R"} {
+		r := x.side[i].Result()
+		if x.errs[i] != nil {
+			fmt.Fprintf(b, "%s: error: %v\n", name, x.errs[i])
+			continue
+		}
+		fmt.Fprintf(b, "%s: done %v equal %v stalled %v count %d digest %x passes %d rounds %d received %d duplicate %d refused %d sent %d forked %d pages %d payload %d\n",
+			name, x.done[i], r.Equal, r.Stalled, r.Count, r.Digest[:4], r.Passes, r.Rounds, r.Received, r.Duplicate, r.Refused, r.Sent, r.Forked, r.Pages, r.PayloadBytes)
+	}
+}
+
+func TestTranscripts(t *testing.T) {
+	w := newWorld("golden")
+	one, two, three := w.newChain("one", 5, 100), w.newChain("two", 4, 300), w.newChain("three", 3, 100)
+	both := func() (*memory, *memory) {
+		return w.newMemory().with(one, 3), w.newMemory().with(one, 3)
+	}
+	scenarios := []struct {
+		name string
+		talk func(x func(a, b *memory) *wire) *wire
+	}{
+		{"equal", func(talk func(a, b *memory) *wire) *wire {
+			x := talk(both())
+			x.start()
+			x.run()
+			return x
+		}},
+		{"responder-empty", func(talk func(a, b *memory) *wire) *wire {
+			x := talk(w.newMemory().with(one, 5).with(two, 4), w.newMemory())
+			x.start()
+			x.run()
+			return x
+		}},
+		{"initiator-empty", func(talk func(a, b *memory) *wire) *wire {
+			x := talk(w.newMemory(), w.newMemory().with(one, 5).with(two, 4))
+			x.start()
+			x.run()
+			return x
+		}},
+		{"both-differ", func(talk func(a, b *memory) *wire) *wire {
+			x := talk(w.newMemory().with(one, 5).with(two, 1), w.newMemory().with(one, 2).with(two, 4).with(three, 3))
+			x.start()
+			x.run()
+			return x
+		}},
+		{"next-round", func(talk func(a, b *memory) *wire) *wire {
+			a, b := both()
+			x := talk(a, b)
+			x.start()
+			x.run()
+			b.with(one, 5)
+			x.start()
+			x.run()
+			return x
+		}},
+		{"initiator-forged", func(talk func(a, b *memory) *wire) *wire {
+			x := talk(both())
+			x.side[0].cfg.Keys = NewFetchKey(ed25519.NewKeyFromSeed(seed("stranger")))
+			x.start()
+			x.run()
+			return x
+		}},
+		{"responder-forged", func(talk func(a, b *memory) *wire) *wire {
+			x := talk(both())
+			x.side[1].cfg.Keys = liar{NewFetchKey(ed25519.NewKeyFromSeed(seed("stranger")))}
+			x.start()
+			x.run()
+			return x
+		}},
+		{"control-initiator-ahead", func(talk func(a, b *memory) *wire) *wire {
+			a, b := both()
+			a.log.grow(2, "")
+			x := talk(a, b)
+			x.start()
+			x.run()
+			return x
+		}},
+		{"control-responder-ahead", func(talk func(a, b *memory) *wire) *wire {
+			a, b := both()
+			b.log.pad = maxChunk
+			b.log.grow(2, "")
+			x := talk(a, b)
+			x.start()
+			x.run()
+			return x
+		}},
+		{"big-runs", func(talk func(a, b *memory) *wire) *wire {
+			big := w.newChain("big", 6, 60_000)
+			x := talk(w.newMemory().with(big, 6), w.newMemory().with(one, 1))
+			x.start()
+			x.run()
+			return x
+		}},
+		{"unequal-after-pass", func(talk func(a, b *memory) *wire) *wire {
+			x := talk(w.newMemory().with(one, 5), w.newMemory().with(one.fork(3, 2), 5).with(two, 2))
+			x.start()
+			x.run()
+			return x
+		}},
+	}
+	for _, sc := range scenarios {
+		t.Run(sc.name, func(t *testing.T) {
+			var b *strings.Builder
+			x := sc.talk(func(a, r *memory) *wire {
+				x := newWire(t, a.session(t, w, Initiator), r.session(t, w, Responder))
+				b = transcript(x)
+				return x
+			})
+			outcome(b, x)
+			golden(t, filepath.Join("testdata", sc.name+".txt"), b.String())
+		})
+	}
+}
+
+// liar signs with one key and believes every signature.
+type liar struct{ FetchKey }
+
+func (liar) Verify(_, _ []byte) bool { return true }
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: not as recorded; got\n%s", path, got)
+	}
+}

@@ -1,0 +1,137 @@
+package reconcile
+
+import (
+	"maps"
+	"sync"
+	"testing"
+
+	"github.com/kithnet/kith/space/envelope"
+	"pgregory.net/rapid"
+)
+
+// pool is chains to draw prefixes of. In the last two some envelopes are
+// signed badly and covered by the next.
+var pool = sync.OnceValues(func() (*world, []*chain) {
+	w := newWorld("pool")
+	var chains []*chain
+	for i := range 6 {
+		chains = append(chains, w.newChain(string(rune('a'+i)), 20, 100))
+	}
+	chains = append(chains, w.newChain("g", 20, 100, 0, 3, 5, 12), w.newChain("h", 20, 100, 1, 2, 17))
+	return w, chains
+})
+
+// covered is the length of the longest beginning of a chain up to n that can
+// be held.
+func covered(c *chain, n int) int { return envelope.Covered(c.envs[:n]) }
+
+func drawMemory(t *rapid.T, w *world, chains []*chain, name string) *memory {
+	m := w.newMemory()
+	for _, c := range chains {
+		if n := rapid.IntRange(-5, len(c.envs)).Draw(t, name+" length"); n > 0 {
+			m.with(c, covered(c, n))
+		}
+	}
+	m.log = newCtlLog(rapid.IntRange(0, 5).Draw(t, name+" control"))
+	m.maxRun = rapid.IntRange(4, 25).Draw(t, name+" run")
+	return m
+}
+
+// TestNaive: after sessions that broke anywhere, with writes in between, one
+// whole session leaves both replicas with what a full exchange would.
+func TestNaive(t *testing.T) {
+	w, chains := pool()
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := drawMemory(t, w, chains, "a"), drawMemory(t, w, chains, "b")
+		want := a.ids()
+		maps.Copy(want, b.ids())
+		for range rapid.IntRange(0, 3).Draw(t, "faults") {
+			breakOff(t, w, a, b, func() {
+				c := chains[rapid.IntRange(0, len(chains)-1).Draw(t, "written")]
+				m := []*memory{a, b}[rapid.IntRange(0, 1).Draw(t, "writer")]
+				if n := covered(c, min(len(c.envs), len(m.envs[c.id])+3)); n > len(m.envs[c.id]) {
+					m.with(c, n)
+				}
+				maps.Copy(want, m.ids())
+			})
+		}
+
+		x := newWire(t, a.mustSession(w, Initiator), b.mustSession(w, Responder))
+		x.start()
+		shuffle(t, x, -1)
+		for i, m := range []*memory{a, b} {
+			if x.errs[i] != nil || !x.done[i] {
+				t.Fatalf("side %d: done %v, phase %d, %v", i, x.done[i], x.side[i].phase, x.errs[i])
+			}
+			r := x.side[i].Result()
+			if !r.Equal || r.Digest != m.topic.Digest() || r.Count != uint64(len(want)) {
+				t.Fatalf("side %d: %+v, want %d", i, r, len(want))
+			}
+			if !maps.Equal(m.ids(), want) {
+				t.Fatalf("side %d holds %d, want %d", i, len(m.ids()), len(want))
+			}
+		}
+		if a.log.head() != b.log.head() {
+			t.Fatal("control logs differ")
+		}
+	})
+}
+
+// breakOff runs a session that is cut after some messages, with writes landing
+// meanwhile. It may end whole; then its verdict is checked.
+func breakOff(t *rapid.T, w *world, a, b *memory, write func()) {
+	x := newWire(t, a.mustSession(w, Initiator), b.mustSession(w, Responder))
+	x.start()
+	limit := rapid.IntRange(0, 60).Draw(t, "messages")
+	writes := rapid.IntRange(0, 2).Draw(t, "writes")
+	for writes > 0 {
+		writes--
+		n := rapid.IntRange(0, 20).Draw(t, "until write")
+		shuffle(t, x, min(n, limit))
+		limit -= min(n, limit)
+		write()
+	}
+	shuffle(t, x, limit)
+	for i := range x.side {
+		if x.errs[i] != nil {
+			t.Fatalf("side %d: %v", i, x.errs[i])
+		}
+	}
+	if x.done[0] && x.done[1] {
+		ra, rb := x.side[0].Result(), x.side[1].Result()
+		if ra.Equal != rb.Equal || ra.Equal && (ra.Digest != rb.Digest || ra.Count != rb.Count) {
+			t.Fatalf("verdicts differ: %+v, %+v", ra, rb)
+		}
+	}
+}
+
+// shuffle delivers up to n messages (all, if negative), drawing whose is next.
+func shuffle(t *rapid.T, x *wire, n int) {
+	for ; n != 0; n-- {
+		var can []func()
+		for i := range x.side {
+			if len(x.ways[i]) > 0 {
+				can = append(can, func() { x.hear(i) })
+			}
+			if len(x.side[i].out) > 0 && x.errs[i] == nil {
+				can = append(can, func() { x.pull(i) })
+			}
+		}
+		if len(can) == 0 {
+			return
+		}
+		k := 0
+		if len(can) > 1 {
+			k = rapid.IntRange(0, len(can)-1).Draw(t, "next")
+		}
+		can[k]()
+	}
+}
+
+func (m *memory) mustSession(w *world, role Role) *Session {
+	s, err := New(m.config(w, role))
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
