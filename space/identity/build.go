@@ -186,17 +186,17 @@ func (s State) next(by Key, kind Kind, body any, nowMillis int64) ([]byte, State
 	if err != nil {
 		return nil, State{}, err
 	}
-	if nowMillis < 0 {
-		return nil, State{}, fmt.Errorf("identity log entry: %w: time %d", space.ErrMalformed, nowMillis)
-	}
 	key := by.signing()
 	raw, err := encodeEntry(&entry{
 		Ver: version, C: s.C, Seq: s.Seq + 1, Prev: s.Head, Kind: kind, Body: b,
-		TimeMs: uint64(nowMillis), Signer: [32]byte(key.Public().(ed25519.PublicKey)),
+		TimeMs: nowMillis, Signer: [32]byte(key.Public().(ed25519.PublicKey)),
 	}, key)
 	if err != nil {
 		return nil, State{}, err
 	}
 	next, err := s.Apply(raw)
-	return raw, next, err
+	if err != nil {
+		return nil, State{}, err
+	}
+	return raw, next, nil
 }

@@ -49,7 +49,7 @@ type entry struct {
 	Prev   [32]byte
 	Kind   Kind
 	Body   []byte
-	TimeMs uint64
+	TimeMs int64
 	Signer [32]byte
 	Sig    [64]byte
 }

@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 
 	"github.com/kithnet/kith/space"
 )
-
-// maxTimeMs keeps times within int64.
-const maxTimeMs = math.MaxInt64
 
 // genesis opens the log: [id_sig_pub, id_kem_pub], which C commits to.
 func (s *State) genesis(e *entry, raw []byte) error {

@@ -135,7 +135,7 @@ func (s *State) step(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	s.Seq, s.Head, s.TimeMs = e.Seq, sha256.Sum256(raw), int64(e.TimeMs)
+	s.Seq, s.Head, s.TimeMs = e.Seq, sha256.Sum256(raw), e.TimeMs
 	return nil
 }
 
@@ -151,7 +151,7 @@ func (s *State) follow(e *entry, raw []byte) error {
 		return fmt.Errorf("%w: seq %d names another predecessor", ErrOrder, e.Seq)
 	case e.Seq >= MaxEntries:
 		return fmt.Errorf("%w: seq %d, a log has at most %d entries", space.ErrTooLarge, e.Seq, MaxEntries)
-	case e.TimeMs > maxTimeMs:
+	case e.TimeMs < 0:
 		return fmt.Errorf("%w: time %d", space.ErrMalformed, e.TimeMs)
 	}
 	if err := s.maySign(e); err != nil {
