@@ -17,12 +17,12 @@ type membersAnswer struct {
 }
 
 type memberObject struct {
-	DID     space.DID   `json:"did"`
-	Access  space.Level `json:"access"`
-	Level   space.Level `json:"level"`
-	Via     string      `json:"via,omitempty"`
-	Keeper  bool        `json:"keeper"`
-	AddedAt string      `json:"addedAt"`
+	DID     space.DID `json:"did"`
+	Access  string    `json:"access"`
+	Level   string    `json:"level"`
+	Via     string    `json:"via,omitempty"`
+	Keeper  bool      `json:"keeper"`
+	AddedAt string    `json:"addedAt"`
 }
 
 // listMembers lists the roster by DID: all of it to HappyView's clients, who
@@ -51,7 +51,7 @@ func listMembers(c *call) (any, error) {
 	}
 	out := membersAnswer{make([]memberObject, len(all)), next}
 	for i, m := range all {
-		out.Members[i] = memberObject{m.DID, m.Level, m.Level, m.Via, m.Keeper, timeText(m.AddedMs * 1000)}
+		out.Members[i] = memberObject{m.DID, m.Level.String(), m.Level.String(), m.Via, m.Keeper, timeText(m.AddedMs * 1000)}
 	}
 	return out, nil
 }
@@ -59,12 +59,12 @@ func listMembers(c *call) (any, error) {
 // inviteAnswer is HappyView's, with the link beside. The token is the link:
 // whoever takes a token takes any text.
 type inviteAnswer struct {
-	InviteID  string      `json:"inviteId"`
-	Token     string      `json:"token"`
-	Link      string      `json:"link"`
-	Access    space.Level `json:"access"`
-	MaxUses   *uint32     `json:"maxUses"`
-	ExpiresAt *string     `json:"expiresAt"`
+	InviteID  string  `json:"inviteId"`
+	Token     string  `json:"token"`
+	Link      string  `json:"link"`
+	Access    string  `json:"access"`
+	MaxUses   *uint32 `json:"maxUses"`
+	ExpiresAt *string `json:"expiresAt"`
 }
 
 func createInvite(c *call) (any, error) {
@@ -92,7 +92,7 @@ func createInvite(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := inviteAnswer{InviteID: inv.ID, Token: inv.Link, Link: inv.Link, Access: inv.Level}
+	out := inviteAnswer{InviteID: inv.ID, Token: inv.Link, Link: inv.Link, Access: inv.Level.String()}
 	if inv.MaxUses != 0 {
 		out.MaxUses = &inv.MaxUses
 	}
@@ -118,12 +118,12 @@ const (
 )
 
 type joinAnswer struct {
-	URI   string      `json:"uri"`
-	Role  space.Level `json:"role"`
-	Epoch uint64      `json:"epoch"`
-	Asked string      `json:"asked"`
-	By    string      `json:"by"`
-	Name  string      `json:"name,omitempty"`
+	URI   string `json:"uri"`
+	Role  string `json:"role"`
+	Epoch uint64 `json:"epoch"`
+	Asked string `json:"asked"`
+	By    string `json:"by"`
+	Name  string `json:"name,omitempty"`
 }
 
 // joinSpace waits for the key as long as the caller asks; 0 only asks.
@@ -150,5 +150,5 @@ func joinSpace(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return joinAnswer{c.d.spaceURI(j.ID), j.Level, j.Epoch, j.Asked, j.By, j.Name}, nil
+	return joinAnswer{c.d.spaceURI(j.ID), j.Level.String(), j.Epoch, j.Asked, j.By, j.Name}, nil
 }

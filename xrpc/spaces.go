@@ -154,7 +154,7 @@ type spaceObject struct {
 	UpdatedAt2    string       `json:"updatedAt"`
 	URI           string       `json:"uri"`
 	Name          string       `json:"name,omitempty"`
-	Role          space.Level  `json:"role"`
+	Role          string       `json:"role"`
 	Epoch         uint64       `json:"epoch"`
 	Policy        space.Policy `json:"policy"`
 }
@@ -166,7 +166,7 @@ func (c *call) spaceObject(i SpaceInfo) spaceObject {
 		Type: i.ID.Type, Key: string(i.ID.Key), Description: orNull(p.Description), DisplayName: orNull(p.DisplayName),
 		Mint: p.Mint, Access: accessOf(p), Managing: orNull(p.ManagingApp), Config: freeConfig(p.Config),
 		CreatedAt: timeText(i.CreatedMs * 1000), UpdatedAt: timeText(i.CreatedMs * 1000),
-		URI: c.d.spaceURI(i.ID), Name: i.Name, Role: i.Level, Epoch: i.Epoch, Policy: p,
+		URI: c.d.spaceURI(i.ID), Name: i.Name, Role: i.Level.String(), Epoch: i.Epoch, Policy: p,
 	}
 	if i.Rev != 0 {
 		o.Revision = new(i.Rev.String())

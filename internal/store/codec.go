@@ -39,7 +39,8 @@ func (t *TopicRow) append(b []byte) []byte {
 	return appendState(b, &t.State)
 }
 
-func appendHead(b []byte, c *envelope.Chain) []byte {
+func appendHead(b []byte, topic envelope.TopicID, c *envelope.Chain) []byte {
+	b = append(b, topic[:]...)
 	b = append(b, c.ID[:]...)
 	b = appendUint(b, c.Head.Seq)
 	b = append(b, c.Head.ID[:]...)
@@ -195,14 +196,15 @@ func decodeTopic(b []byte) (t TopicRow, err error) {
 }
 
 // decodeHead leaves the certificate out.
-func decodeHead(b []byte) (c envelope.Chain, err error) {
+func decodeHead(b []byte) (topic envelope.TopicID, c envelope.Chain, err error) {
 	f := fields{b: b}
+	topic = f.hash()
 	c.ID = f.hash()
 	c.Head.Seq = f.uint()
 	c.Head.ID = f.hash()
 	c.Length = c.Head.Seq + 1
 	c.Forked = f.byte()&flagForked != 0
-	return c, f.end("chain head")
+	return topic, c, f.end("chain head")
 }
 
 func decodeApplied(b []byte) (a AppliedRow, err error) {

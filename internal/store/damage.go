@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -82,18 +83,21 @@ func rebuild(d *disk, tables bool) error {
 	return closeDB(leveldb.RecoverFile(d.dir, d.opts.engine(lenient)))
 }
 
-// copyAside copies a database to the first of DIR.damaged-1, -2, … that is
-// free, and deletes the oldest copies beyond keepCopies. Tables, which nobody
-// changes once they are written, are linked if the file system can.
+// copyAside copies a database to DIR.damaged-<n>, n being the next number, and
+// deletes the oldest copies beyond keepCopies. Tables, which nobody changes
+// once they are written, are linked if the file system can.
 func copyAside(db, dir string) (string, error) {
-	to, n := "", 1
-	for ; ; n++ {
-		to = fmt.Sprintf("%s.damaged-%d", dir, n)
-		if err := os.Mkdir(to, 0o700); err == nil {
-			break
-		} else if !errors.Is(err, fs.ErrExist) {
-			return "", err
-		}
+	copies, err := damagedCopies(dir)
+	if err != nil {
+		return "", err
+	}
+	n := 1
+	if len(copies) > 0 {
+		n += copies[len(copies)-1]
+	}
+	to := damagedName(dir, n)
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return "", err
 	}
 	files, err := listFiles(db)
 	if err != nil {
@@ -114,10 +118,32 @@ func copyAside(db, dir string) (string, error) {
 	if err := syncDir(to); err != nil {
 		return "", err
 	}
-	if n > keepCopies {
-		err = os.RemoveAll(fmt.Sprintf("%s.damaged-%d", dir, n-keepCopies))
+	for len(copies) >= keepCopies {
+		if err := os.RemoveAll(damagedName(dir, copies[0])); err != nil {
+			return "", err
+		}
+		copies = copies[1:]
 	}
-	return to, err
+	return to, nil
+}
+
+func damagedName(dir string, n int) string { return fmt.Sprintf("%s.damaged-%d", dir, n) }
+
+// damagedCopies are the numbers of the copies beside dir, ascending.
+func damagedCopies(dir string) (numbers []int, err error) {
+	entries, err := os.ReadDir(filepath.Dir(dir))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if s, ok := strings.CutPrefix(e.Name(), filepath.Base(dir)+".damaged-"); ok {
+			if n, err := strconv.Atoi(s); err == nil && n > 0 {
+				numbers = append(numbers, n)
+			}
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
 }
 
 func copyFile(from, to string) (err error) {

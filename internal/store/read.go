@@ -48,7 +48,7 @@ func (s *Space) Chains(id envelope.TopicID) iter.Seq2[envelope.Chain, error] {
 
 // decodeChain joins a chain's head and certificate.
 func (s *Space) decodeChain(r *reader, topic envelope.TopicID, head []byte) (envelope.Chain, error) {
-	c, err := decodeHead(head)
+	_, c, err := decodeHead(head)
 	if err != nil {
 		return c, err
 	}
@@ -107,7 +107,7 @@ func (r *reader) segments(v *vault, p []byte, from uint64) iter.Seq2[row, error]
 		defer it.Release()
 		for ; it.Valid(); it.Next() {
 			plain, err := v.open(it.Key(), it.Value())
-			if !yield(row{it.Key(), plain}, err) || err != nil {
+			if !yield(row{it.Key(), plain}, err) {
 				return
 			}
 		}

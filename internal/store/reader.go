@@ -51,14 +51,14 @@ func (r *reader) get(v *vault, key []byte) ([]byte, bool, error) {
 }
 
 // scan gives the keys from start to limit and what is sealed there. Keys live
-// until the next step.
+// until the next step. It goes on after a row that can not be opened.
 func (r *reader) scan(v *vault, from *util.Range) iter.Seq2[row, error] {
 	return func(yield func(row, error) bool) {
 		it := r.snap.NewIterator(from, scanning)
 		defer it.Release()
 		for it.Next() {
 			plain, err := v.open(it.Key(), it.Value())
-			if !yield(row{it.Key(), plain}, err) || err != nil {
+			if !yield(row{it.Key(), plain}, err) {
 				return
 			}
 		}
@@ -107,6 +107,22 @@ func list[T any](s *Store, v *vault, p []byte, decode func(*reader, row) (T, err
 			if !yield(t, err) || err != nil {
 				return
 			}
+		}
+	}
+}
+
+// keys gives the keys of a range, which live until the next step.
+func (r *reader) keys(within *util.Range) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		it := r.snap.NewIterator(within, scanning)
+		defer it.Release()
+		for it.Next() {
+			if !yield(it.Key(), nil) {
+				return
+			}
+		}
+		if err := it.Error(); err != nil {
+			yield(nil, r.s.noteDamage(err))
 		}
 	}
 }

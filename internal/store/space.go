@@ -68,7 +68,7 @@ func (w *rows) run(r *RunRow) error {
 	if r.Cert != nil {
 		w.put(w.chain(tableCert, topic, r.Chain.ID), r.Cert)
 	}
-	w.plain = appendHead(w.plain[:0], &r.Chain)
+	w.plain = appendHead(w.plain[:0], topic, &r.Chain)
 	w.put(w.chain(tableHead, topic, r.Chain.ID), w.plain)
 	for envs := r.Envs; len(envs) > 0; {
 		n := w.segment(envs)

@@ -22,7 +22,7 @@ import (
 //	table      key after it               value before sealing
 //	topic      mac(topic)                 id, count, set hash
 //	cert       mac(topic) mac(chain)      certificate
-//	head       mac(topic) mac(chain)      id, head, flags
+//	head       mac(topic) mac(chain)      topic, id, head, flags
 //	segment    mac(chain) seq             envelopes, one after the other
 //	ids        mac(chain) seq             their ids
 //	applied    mac(topic) mac(chain)      topic, chain, sequence, reader state
@@ -85,15 +85,18 @@ func newVault(id, dek [32]byte) *vault {
 	return v
 }
 
+// errRow: the engine found a value in order that is not what was sealed there.
+var errRow = fmt.Errorf("open row: %w", ErrDamaged)
+
 // open gives the plaintext of the value stored at key.
 func (v *vault) open(key, value []byte) ([]byte, error) {
 	const n = chacha20poly1305.NonceSizeX
 	if len(value) < n+chacha20poly1305.Overhead {
-		return nil, fmt.Errorf("open row: %w: %d bytes", ErrDamaged, len(value))
+		return nil, errRow
 	}
 	plain, err := v.aead.Open(nil, value[:n], value[n:], key)
 	if err != nil {
-		return nil, fmt.Errorf("open row: %w", ErrDamaged)
+		return nil, errRow
 	}
 	return plain, nil
 }

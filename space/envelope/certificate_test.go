@@ -55,6 +55,7 @@ func TestCertificateRefusals(t *testing.T) {
 		{"well made", good, iss.topic, id, nil},
 		{"another topic", good, newIssuer(0x34).topic, id, space.ErrForged},
 		{"an issuer of one's own", newIssuer(0x34).certify(t, key(0x55), id, 2, 1), iss.topic, id, space.ErrForged},
+		{"an issuer of one's own for this topic", issuer{key(0x34), iss.topic}.certify(t, key(0x55), id, 2, 1), iss.topic, id, space.ErrForged},
 		{"another chain", good, iss.topic, ChainID(public(key(0x45))), space.ErrForged},
 	} {
 		if err := c.cert.Verify(c.topic, c.chain); !errors.Is(err, c.want) {

@@ -38,7 +38,7 @@ func TestFrame(t *testing.T) {
 	ephemeral := c.build(t, Header{Type: Clear, Topic: c.top, Chain: c.id, Seq: 0}, 256, nil)
 	full := iss.chain(t, 0x55, 0x46)
 	full.add(t, Entry, MaxPadded)
-	full.add(t, Entry, 2048)
+	full.add(t, Entry, 1664) // 48 bytes over, and yet less than MaxFrame
 
 	for _, f := range []struct {
 		name string

@@ -99,7 +99,8 @@ func TestTopicGap(t *testing.T) {
 	refuseGap(t, topic, c.run[10:14], ErrGap{Have: 5, Want: 10, Kept: true})
 	refuseGap(t, topic, c.run[261:], ErrGap{Have: 5, Want: 261})
 	refuseGap(t, topic, c.run[260:261], ErrGap{Have: 5, Want: 260, Kept: true})
-	if got := accept(t, topic, nil, c.run[5:8]); len(got) != 9 || got[8].Seq() != 13 {
+	mine := append(slices.Clone(c.run[5:8]), Envelope{}) // the caller's own array
+	if got := accept(t, topic, nil, mine[:3]); !mine[3].IsZero() || len(got) != 9 || got[8].Seq() != 13 {
 		t.Errorf("%d entered, want 9", len(got))
 	}
 	if got := accept(t, topic, nil, c.run[14:260]); got[len(got)-1].Seq() != 260 {
@@ -144,6 +145,11 @@ func TestTopicHelloLast(t *testing.T) {
 	}
 	if len(topic.pending.chains) != MaxUnknown || len(topic.pending.unknown) != MaxUnknown {
 		t.Errorf("%d chains wait", len(topic.pending.chains))
+	}
+	far := iss.chain(t, 0x55, 0x46).grow(t, Window+1)
+	refuse(t, topic, nil, far.run[Window+1:], ErrUncertified)
+	if topic.pending.chains[far.id] != nil {
+		t.Error("a run beyond the window waits")
 	}
 	late := iss.chain(t, 0x55, 0x45).grow(t, 1)
 	refuse(t, topic, nil, late.run[1:], ErrUncertified)
@@ -220,6 +226,10 @@ func TestTopicForkPending(t *testing.T) {
 	topic := NewTopic(c.top)
 	accept(t, topic, &c.cert, c.run[:2])
 	refuseGap(t, topic, branch.run[4:], ErrGap{Have: 2, Want: 4, Kept: true})
+	refuseGap(t, topic, c.run[4:5], ErrGap{Have: 2, Want: 4, Kept: true})
+	if got := len(topic.pending.chains[c.id].pieces); got != 2 {
+		t.Errorf("%d of two branches wait", got)
+	}
 	adv, err := topic.Check(nil, c.run[2:])
 	if err != nil || !adv.Chain.Forked || len(adv.New) != 4 {
 		t.Fatalf("%v, %+v", err, adv.Chain)

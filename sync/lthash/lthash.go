@@ -48,6 +48,7 @@ func (s *State) Add(element []byte) {
 	addLanes(lo, &out)
 	n.Counter = guts.MaxSIMD
 	guts.CompressBlocks(&out, n)
+	clearUpper()
 	addLanes(hi, &out)
 }
 
@@ -60,6 +61,7 @@ func (s *State) Remove(element []byte) {
 	subLanes(lo, &out)
 	n.Counter = guts.MaxSIMD
 	guts.CompressBlocks(&out, n)
+	clearUpper()
 	subLanes(hi, &out)
 }
 
