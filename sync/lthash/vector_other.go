@@ -1,0 +1,6 @@
+//go:build !amd64
+
+package lthash
+
+// clearUpper is for amd64 alone.
+func clearUpper() {}
