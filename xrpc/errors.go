@@ -71,7 +71,10 @@ func inField(name string, err error) error {
 	if errors.Is(err, space.ErrTooLarge) {
 		f.kind = space.ErrTooLarge
 	}
-	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), name+": "), name+" ")
+	text := err.Error()
+	for _, front := range []string{"record: ", name + ": ", name + " "} {
+		text = strings.TrimPrefix(text, front)
+	}
 	for _, sentinel := range []error{space.ErrMalformed, space.ErrNotCanonical} {
 		text = strings.TrimSuffix(text, ": "+sentinel.Error())
 	}
