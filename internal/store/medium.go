@@ -26,7 +26,8 @@ const (
 
 // medium is where an engine keeps its database.
 type medium interface {
-	// Open opens the database, making it if there is none.
+	// Open opens the database, making it if there is none. What it says of
+	// its tables is durable then.
 	Open(mode) (*leveldb.DB, error)
 	// Probe proves that n more bytes can be written and synced.
 	Probe(n int) error
@@ -100,7 +101,35 @@ func (d *disk) Open(m mode) (*leveldb.DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.dir == "" || o.ReadOnly {
+		return s.DB, nil
+	}
+	if err := d.syncManifest(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s.DB, nil
+}
+
+// syncManifest does what the engine does not: it begins a manifest at every
+// open and points to it without syncing it, having removed the one before.
+func (d *disk) syncManifest() error {
+	files, err := listFiles(d.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		if !strings.HasPrefix(name, "MANIFEST-") {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(d.dir, name), os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return syncDir(d.dir)
 }
 
 func (d *disk) Probe(n int) (err error) {
