@@ -139,3 +139,10 @@ func encodeEntry(e *entry, key ed25519.PrivateKey) ([]byte, error) {
 func (e *entry) verified(raw []byte) bool {
 	return space.Verify(e.Signer[:], space.LabelIdentityLog, e.Sig[:], raw[:len(raw)-sigItem])
 }
+
+// IsGenesis reports whether raw looks like the first entry of a log. It says
+// nothing about whether it is valid.
+func IsGenesis(raw []byte) bool {
+	e, err := parseEntry(raw)
+	return err == nil && e.Kind == KindGenesis && e.Seq == 0
+}

@@ -210,6 +210,54 @@ func TestWrapBinds(t *testing.T) {
 	}
 }
 
+// A wrap to one device does not pass for a wrap to another with its KEM key.
+func TestWrapBindsDevice(t *testing.T) {
+	c := alice()
+	s := c.State
+	b := must[[]byte](t)(c.PUK.wrapTo(s.C, recipient{id: [32]byte{1}}, c.Device.KEMPublic()))
+	s.wraps = map[DeviceID][]byte{c.Device.ID(): b}
+	if _, err := UnwrapPUK(c.Device, s); !errors.Is(err, space.ErrForged) {
+		t.Errorf("another device's wrap: %v", err)
+	}
+}
+
+// Two branches from one state do not write into each other.
+func TestBranches(t *testing.T) {
+	s, puk := alice().State, alice().PUK
+	var err error
+	for range 2 { // so that there is spare capacity to share
+		if _, puk, s, err = s.RotatePUK(testRand(byte(s.Seq)), alice().Device, puk, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, left, ls, err := s.RotatePUK(testRand(50), alice().Device, puk, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err = s.RotatePUK(testRand(51), alice().Device, puk, now); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := left.Previous(ls); err != nil || !p.Equal(puk) {
+		t.Errorf("the left branch after the right one grew: %v", err)
+	}
+	ls.C[0] ^= 1
+	if _, err := left.Previous(ls); !errors.Is(err, space.ErrForged) {
+		t.Errorf("previous in another's name: %v", err)
+	}
+}
+
+func TestCan(t *testing.T) {
+	s, dev := withDevice(t, 5, CapEnroll|CapWrite)
+	for caps, want := range map[Caps]bool{CapEnroll: true, CapEnroll | CapWrite: true, CapDM: false, CapsAll: false} {
+		if got := s.Can(dev.ID(), caps); got != want {
+			t.Errorf("Can %b = %v", caps, got)
+		}
+	}
+	if s.Can(DeviceID{}, 0) {
+		t.Error("an unknown device can")
+	}
+}
+
 func TestRotatePUK(t *testing.T) {
 	seed := testSeed(0x11)
 	s, dev := withDevice(t, 5, CapWrite)
