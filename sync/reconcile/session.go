@@ -86,6 +86,10 @@ type Config struct {
 // DefaultMaxServe is the share of one round when Config names none.
 const DefaultMaxServe = 1 << 30
 
+// challengeSize is the size of a CHALLENGE frame: head, array, version and two
+// byte strings of 32.
+const challengeSize = lengthSize + kindSize + 1 + 1 + 34 + 34
+
 // maxPeerID is the size of the longest peer id that can be bound.
 const maxPeerID = 255
 
@@ -189,6 +193,7 @@ func New(cfg Config) (*Session, error) {
 	s := &Session{cfg: cfg, phase: awaitChallenge}
 	if cfg.Role == Responder {
 		s.cfg.Topic, s.theirNonce, s.phase = cfg.Opening.Topic, cfg.Opening.Nonce, awaitAuth
+		s.res.MetaBytes = challengeSize
 	}
 	return s, nil
 }
