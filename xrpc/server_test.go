@@ -12,7 +12,7 @@ import (
 	"github.com/kithnet/kith/space"
 )
 
-const token = "the token of the test"
+const apiToken = "the token of the test"
 
 // both names the dialects of table tests.
 var both = map[string]Dialect{"happyview": HappyView, "atproto": ATProto}
@@ -20,7 +20,7 @@ var both = map[string]Dialect{"happyview": HappyView, "atproto": ATProto}
 func newServer(f *fake) *Server {
 	return &Server{
 		Spaces: f, Membership: f, Records: f, Repos: f, Node: f,
-		Owner: owner, Token: token, Version: "v0",
+		Owner: owner, Token: apiToken, Version: "v0",
 	}
 }
 
@@ -34,7 +34,7 @@ func ask(s *Server, verb, nsid, in string) *httptest.ResponseRecorder {
 		r = httptest.NewRequest(verb, "http://localhost/xrpc/"+nsid, strings.NewReader(in))
 		r.Header.Set("Content-Type", "application/json")
 	}
-	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Authorization", "Bearer "+apiToken)
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	return w
