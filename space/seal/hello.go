@@ -146,7 +146,10 @@ func checkTexts(ss []string, n int) error {
 		return fmt.Errorf("%w: %d of at most %d", space.ErrTooLarge, len(ss), n)
 	}
 	for _, s := range ss {
-		if s == "" || len(s) > MaxAddrSize {
+		if s == "" {
+			return fmt.Errorf("%w: empty text", space.ErrMalformed)
+		}
+		if len(s) > MaxAddrSize {
 			return fmt.Errorf("%w: text of %d bytes", space.ErrTooLarge, len(s))
 		}
 	}
@@ -158,7 +161,10 @@ func checkBlobs(bs [][]byte, n, size int) error {
 		return fmt.Errorf("%w: %d of at most %d", space.ErrTooLarge, len(bs), n)
 	}
 	for _, b := range bs {
-		if len(b) == 0 || len(b) > size {
+		if len(b) == 0 {
+			return fmt.Errorf("%w: empty entry", space.ErrMalformed)
+		}
+		if len(b) > size {
 			return fmt.Errorf("%w: entry of %d bytes", space.ErrTooLarge, len(b))
 		}
 	}

@@ -207,8 +207,8 @@ func (k Keys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.fingerpri
 // LogValue is a fingerprint.
 func (k Keys) LogValue() slog.Value { return slog.StringValue(k.fingerprint()) }
 
-// MarshalJSON refuses.
-func (k Keys) MarshalJSON() ([]byte, error) { return nil, errOpaque }
+// MarshalText refuses.
+func (k Keys) MarshalText() ([]byte, error) { return nil, errOpaque }
 
 // MarshalBinary refuses.
 func (k Keys) MarshalBinary() ([]byte, error) { return nil, errOpaque }

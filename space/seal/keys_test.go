@@ -148,6 +148,11 @@ func TestLogValue(t *testing.T) {
 	if strings.Count(line, fp) != 2 || !strings.Contains(line, "c=key:none") || strings.Count(line, "key:") != 4 {
 		t.Errorf("logged %s", line)
 	}
+	for _, s := range []string{fmt.Sprint(gk), fmt.Sprintf("%x", gk), fmt.Sprintf("%+v", Full(gk)), fmt.Sprintf("%s", must(NewWriterKey(random(1))))} {
+		if !strings.HasPrefix(s, "key:") || len(s) != 12 {
+			t.Errorf("prints %q", s)
+		}
+	}
 	for _, f := range []func() error{
 		func() error { _, err := json.Marshal(gk); return err },
 		func() error { _, err := json.Marshal(Full(gk)); return err },

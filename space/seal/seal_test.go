@@ -626,9 +626,10 @@ func TestBodyInsideBody(t *testing.T) {
 		t.Errorf("after it: %v", err)
 	}
 
-	// A second hello.
+	// A second hello, with which a chain might change hands.
 	w, run = e.chain(person(3))
-	run = append(run, first(envelope.Hello, text(9), false))
+	second := must(Hello{C: person(3), Voucher: w.vouch, Addrs: []string{"elsewhere"}}.Encode())
+	run = append(run, first(envelope.Hello, second, false))
 	if _, err := drain(e.reader(w), run); !errors.Is(err, space.ErrMalformed) {
 		t.Errorf("second hello: %v", err)
 	}
@@ -700,9 +701,17 @@ func TestReaderState(t *testing.T) {
 	}
 }
 
+func manyTags(n int) []Tag {
+	tags := make([]Tag, n)
+	for i := range tags {
+		tags[i].Slot = uint32(i)
+	}
+	return tags
+}
+
 func TestHelloCaps(t *testing.T) {
 	for name, change := range map[string]func(*Hello){
-		"tags":         func(h *Hello) { h.Tags = make([]Tag, MaxTags+1) },
+		"tags":         func(h *Hello) { h.Tags = manyTags(MaxTags + 1) },
 		"tag order":    func(h *Hello) { h.Tags[0].Slot = 4 },
 		"addrs":        func(h *Hello) { h.Addrs = make([]string, MaxAddrs+1) },
 		"addr":         func(h *Hello) { h.Addrs[0] = string(text(MaxAddrSize + 1)) },
@@ -720,10 +729,7 @@ func TestHelloCaps(t *testing.T) {
 		}
 	}
 	h := testHello()
-	h.Tags = nil
-	for i := range MaxTags {
-		h.Tags = append(h.Tags, Tag{Slot: uint32(i)})
-	}
+	h.Tags = manyTags(MaxTags)
 	b, err := h.Encode()
 	if err != nil {
 		t.Fatal(err)

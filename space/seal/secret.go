@@ -103,10 +103,7 @@ func (s secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.fingerp
 // LogValue is a fingerprint.
 func (s secret) LogValue() slog.Value { return slog.StringValue(s.fingerprint()) }
 
-// MarshalJSON refuses.
-func (s secret) MarshalJSON() ([]byte, error) { return nil, errOpaque }
-
-// MarshalText refuses.
+// MarshalText refuses, and so does encoding/json, which would ask it.
 func (s secret) MarshalText() ([]byte, error) { return nil, errOpaque }
 
 // MarshalBinary refuses, and so do gob and CBOR, which would ask it.

@@ -162,6 +162,14 @@ func TestWelcomeBound(t *testing.T) {
 			}
 		}
 	}
+	// Another keeper passes it off as its own.
+	stolen := in.ctx
+	stolen.Keeper = other.ctx.Keeper
+	inner := sealed[:len(sealed)-64]
+	taken := append(bytes.Clone(inner), space.Sign(other.keeper, space.LabelWelcome, stolen.info(), inner)...)
+	if _, err := OpenWelcome(in.puk, stolen, taken); !errors.Is(err, space.ErrForged) {
+		t.Errorf("another keeper's: %v", err)
+	}
 	if _, err := OpenWelcome(puk(3, 2), in.ctx, sealed); !errors.Is(err, space.ErrForged) {
 		t.Errorf("another's key: %v", err)
 	}
@@ -183,6 +191,42 @@ func TestWelcomeBound(t *testing.T) {
 	for _, b := range [][]byte{nil, sealed[:1000], make([]byte, MaxWelcome+5000)} {
 		if _, err := OpenWelcome(in.puk, in.ctx, b); !errors.Is(err, space.ErrMalformed) {
 			t.Errorf("%d bytes: %v", len(b), err)
+		}
+	}
+}
+
+// TestWelcomeOneEncoding: what a keeper signed may still not be what it may be.
+func TestWelcomeOneEncoding(t *testing.T) {
+	in := newInvitation(37)
+	wire := welcomeWire{
+		Ver: 1, Keys: in.keys.Marshal(), CtlLog: [][]byte{}, Issuer: in.w.IssuerPub, Addrs: []string{},
+		Relays: []string{}, Grant: in.w.Grant[:], Voucher: in.w.Voucher[:], IL: [][]byte{},
+	}
+	if _, err := decodeWelcome(must(space.Marshal(wire)), person(1)); err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range map[string]struct {
+		change func(*welcomeWire)
+		want   error
+	}{
+		"version":     {func(w *welcomeWire) { w.Ver = 2 }, space.ErrUnsupported},
+		"zero grant":  {func(w *welcomeWire) { w.Grant = make([]byte, 139) }, space.ErrNotCanonical},
+		"short grant": {func(w *welcomeWire) { w.Grant = w.Grant[1:] }, space.ErrMalformed},
+		"no voucher":  {func(w *welcomeWire) { w.Voucher = []byte{} }, space.ErrMalformed},
+		"no grant":    {func(w *welcomeWire) { w.Grant = []byte{} }, space.ErrMalformed},
+		"null log":    {func(w *welcomeWire) { w.CtlLog = nil }, space.ErrNotCanonical},
+		"null addrs":  {func(w *welcomeWire) { w.Addrs = nil }, space.ErrNotCanonical},
+		"null relays": {func(w *welcomeWire) { w.Relays = nil }, space.ErrNotCanonical},
+		"null logs":   {func(w *welcomeWire) { w.IL = nil }, space.ErrNotCanonical},
+		"null grant":  {func(w *welcomeWire) { w.Grant, w.Voucher = nil, nil }, space.ErrNotCanonical},
+		"keys":        {func(w *welcomeWire) { w.Keys = make([]byte, 32) }, space.ErrMalformed},
+		"issuer":      {func(w *welcomeWire) { w.Issuer = make([]byte, 31) }, space.ErrMalformed},
+		"null entry":  {func(w *welcomeWire) { w.CtlLog = [][]byte{nil} }, space.ErrMalformed},
+	} {
+		bad := wire
+		v.change(&bad)
+		if _, err := decodeWelcome(must(space.Marshal(bad)), person(1)); !errors.Is(err, v.want) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
