@@ -1,0 +1,165 @@
+package gossip
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+)
+
+// announceTime is how long a topic that is joined late waits to hear of the
+// peers that are in it: they are grafted at once, not at the next heartbeat.
+const announceTime = 250 * time.Millisecond
+
+// Topic is this node's part in one topic.
+type Topic struct {
+	mesh    *Mesh
+	id      envelope.TopicID
+	name    string
+	replica Replica
+	queue   *handover
+
+	pubsub *pubsub.Topic
+	events *pubsub.TopicEventHandler
+	cancel context.CancelFunc // ends the events' goroutine
+	relay  pubsub.RelayCancelFunc
+	once   sync.Once
+}
+
+// open joins the topic in pubsub. Frames are handed over by the validator, so
+// there is no subscription: relaying alone takes part in the mesh.
+func (t *Topic) open() (err error) {
+	m := t.mesh
+	late := m.interest.join(t.name)
+	if t.pubsub, err = m.pubsub.Join(t.name); err != nil {
+		m.interest.leave(t.name, nil)
+		return err
+	}
+	ctx, cancel := context.WithCancel(m.ctx)
+	t.cancel = cancel
+	defer func() {
+		if err != nil {
+			t.shut()
+		}
+	}()
+	if t.events, err = t.pubsub.EventHandler(); err != nil {
+		return err
+	}
+	err = m.pubsub.RegisterTopicValidator(t.name, t.validate, pubsub.WithValidatorConcurrency(validatePerTop))
+	if err != nil {
+		return err
+	}
+	t.await(ctx, late)
+	if t.relay, err = t.pubsub.Relay(); err != nil {
+		return err
+	}
+	go t.watch(ctx)
+	return nil
+}
+
+// await passes on the peers of a topic joined late.
+func (t *Topic) await(ctx context.Context, late map[peer.ID]struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, announceTime)
+	defer cancel()
+	for len(late) > 0 {
+		e, err := t.events.NextPeerEvent(ctx)
+		if err != nil {
+			return
+		}
+		delete(late, e.Peer)
+		t.event(e)
+	}
+}
+
+func (t *Topic) watch(ctx context.Context) {
+	for {
+		e, err := t.events.NextPeerEvent(ctx)
+		if err != nil {
+			return
+		}
+		t.event(e)
+	}
+}
+
+func (t *Topic) event(e pubsub.PeerEvent) {
+	if e.Type == pubsub.PeerJoin {
+		t.queue.peer(e.Peer)
+	}
+}
+
+// validate is the judge as pubsub asks for it. Own messages come through it
+// too, from ourselves.
+func (t *Topic) validate(_ context.Context, from peer.ID, msg *pubsub.Message) pubsub.ValidationResult {
+	if from == t.mesh.self {
+		return pubsub.ValidationAccept
+	}
+	r := t.mesh.judge.Judge(from, t.id, t.replica, msg.GetData(), time.Now())
+	for _, d := range r.Deliver {
+		t.queue.frame(d)
+	}
+	switch r.Verdict {
+	case Accept:
+		return pubsub.ValidationAccept
+	case Reject:
+		return pubsub.ValidationReject
+	}
+	return pubsub.ValidationIgnore
+}
+
+// ID is the topic's id.
+func (t *Topic) ID() envelope.TopicID { return t.id }
+
+// Peers are the connected peers that take part in the topic.
+func (t *Topic) Peers() []peer.ID { return t.pubsub.ListPeers() }
+
+// Publish sends an own frame of the topic to its mesh. It refuses what every
+// neighbour would reject for its form; nothing else is judged. It keeps frame.
+func (t *Topic) Publish(ctx context.Context, frame []byte) error {
+	f, err := envelope.ParseFrame(frame)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	if f.Topic() != t.id {
+		return fmt.Errorf("publish: %w: frame of another topic", space.ErrMalformed)
+	}
+	if err := t.pubsub.Publish(ctx, frame); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	t.mesh.Counters().Published.Add(1)
+	return nil
+}
+
+// Close leaves the topic. A callback that runs meanwhile goes on to its end;
+// none begins after it.
+func (t *Topic) Close() error {
+	var err error
+	t.once.Do(func() { err = t.shut() })
+	return err
+}
+
+func (t *Topic) shut() error {
+	t.queue.close()
+	peers := t.pubsub.ListPeers()
+	t.cancel()
+	if t.events != nil {
+		t.events.Cancel()
+	}
+	if t.relay != nil {
+		t.relay()
+	}
+	_ = t.mesh.pubsub.UnregisterTopicValidator(t.name) // fails only if open did
+	err := t.pubsub.Close()
+	t.mesh.interest.leave(t.name, peers)
+	t.mesh.judge.Forget(t.id)
+	t.mesh.remove(t.name)
+	if err != nil && t.mesh.ctx.Err() == nil {
+		return fmt.Errorf("leave topic: %w", err)
+	}
+	return nil
+}
