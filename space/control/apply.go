@@ -149,7 +149,7 @@ func (g Genesis) checkAgainst(id space.ID, log identity.State, e *Entry) error {
 		return fmt.Errorf("%w: uri %q", space.ErrNotCanonical, g.URI)
 	case log.C != g.AuthorityC:
 		return fmt.Errorf("%w: identity log of another commitment", space.ErrForged)
-	case log.DID == "" || log.DID != g.AuthorityDID:
+	case log.DID != g.AuthorityDID:
 		return fmt.Errorf("%w: identity log is bound to %q, authority is %q", space.ErrForged, log.DID, g.AuthorityDID)
 	case g.SpaceDID != g.AuthorityDID || id.Authority != g.AuthorityDID:
 		return fmt.Errorf("%w: space of %q under the authority of %q", space.ErrForged, id.Authority, g.AuthorityDID)

@@ -259,7 +259,7 @@ func TestInviteRefused(t *testing.T) {
 	small := [32]byte{1} // the identity point
 	runRefusals(t, populated, []refusal{
 		{"same again", KindInvite, func(*log) any { return testInvite("twice") }, nil, space.ErrMalformed},
-		{"id of another key", KindInvite, edit(func(v *Invite) { v.ID = testInvite("twice").ID }), nil, space.ErrMalformed},
+		{"id of another key", KindInvite, edit(func(v *Invite) { v.ID = testInvite("never").ID }), nil, space.ErrMalformed},
 		{"key of small order", KindInvite, edit(func(v *Invite) { v.Pub, v.ID = small, InviteID(small[:]) }), nil, space.ErrMalformed},
 		{"no level", KindInvite, edit(func(v *Invite) { v.Level = space.LevelNone }), nil, space.ErrMalformed},
 		{"level too high", KindInvite, edit(func(v *Invite) { v.Level = 9 }), nil, space.ErrMalformed},
@@ -280,6 +280,7 @@ func TestEpochRefused(t *testing.T) {
 	cases := []refusal{
 		{"number again", KindEpoch, edit(func(x *Epoch) { x.N-- }), nil, space.ErrMalformed},
 		{"number left out", KindEpoch, edit(func(x *Epoch) { x.N++ }), nil, space.ErrMalformed},
+		{"number left out, in the framing too", KindEpoch, edit(func(x *Epoch) { x.N++ }), func(_ *log, d *draft) { d.epoch++ }, space.ErrMalformed},
 		{"framing of the epoch before", KindEpoch, edit(func(*Epoch) {}), func(_ *log, d *draft) { d.epoch-- }, space.ErrMalformed},
 		{"no key commitment", KindEpoch, edit(func(x *Epoch) { x.KID = [32]byte{} }), nil, space.ErrMalformed},
 		{"no wraps", KindEpoch, edit(func(x *Epoch) { x.Wraps = nil }), nil, space.ErrMalformed},
@@ -492,6 +493,14 @@ func TestGenesisFork(t *testing.T) {
 	if _, err := Apply(l.s, e); !errors.As(err, new(ErrStale)) {
 		t.Fatalf("later: %v", err)
 	}
+	twin = &Entry{raw: append([]byte(nil), twin.raw...), ProposalHash: twin.ProposalHash}
+	twin.sign(BuildKeys{Proposer: l.keys.Proposer, Sequencer: fixedKey("stranger")})
+	if _, err := Apply(first, must(Parse(twin.raw))); !errors.Is(err, space.ErrForged) {
+		t.Fatalf("twin that the sequencer did not sign: %v", err)
+	}
+	if _, err := Apply(first, forge(t, d, []byte{0x80}, l.keys)); !errors.Is(err, space.ErrMalformed) {
+		t.Fatalf("genesis without a body: %v", err)
+	}
 	other := must(otherOwner())
 	og := must(BuildGenesis(genesisBody(other), BuildKeys{Proposer: other.dev.Sig(), Sequencer: other.dev.Sig()}, testTime, fixed("g")))
 	if _, err := Apply(l.s, og); !errors.Is(err, space.ErrForged) {
@@ -519,6 +528,17 @@ func TestUnopenedEntry(t *testing.T) {
 	root.Proposer = [32]byte(l.s.AuthorityPub)
 	if _, err := Apply(l.s, root); !errors.Is(err, space.ErrUnsupported) {
 		t.Fatalf("sequencer entry of the authority: %v", err)
+	}
+}
+
+// After a new sequencer, what the old one signed late is void.
+func TestEarlierTermIsStale(t *testing.T) {
+	l := populated(t)
+	e := l.build(KindMemberAdd, l.member(9))
+	s := *l.s
+	s.Head.Term = 1
+	if _, err := Apply(&s, e); !errors.Is(err, ErrStale{Have: s.Head, Got: e.Head()}) {
+		t.Fatal(err)
 	}
 }
 

@@ -32,9 +32,6 @@ func Build(s *State, kind Kind, body any, keys BuildKeys, epochAfter uint64, tim
 }
 
 func buildNext(s *State, kind Kind, body any, keys BuildKeys, epochAfter uint64, timeMs int64, rand io.Reader) (*Entry, error) {
-	if kind == KindGenesis {
-		return nil, malformed("a genesis comes first")
-	}
 	d := draft{
 		kind: kind, term: s.Head.Term, seq: s.Head.Seq + 1, spaceID: s.SpaceID,
 		prev: s.Head.Hash, base: s.Head.Hash, epoch: epochAfter, timeMs: timeMs,

@@ -95,6 +95,7 @@ func TestReplayRefuses(t *testing.T) {
 		"key of epoch 1":   {raws, one, space.ErrForged},
 		"no genesis":       {raws[1:], one, ErrGap{Want: 0, Got: l.entries[1].Head()}},
 		"entry left out":   {[][]byte{raws[0], raws[2]}, none, ErrGap{Want: 1, Have: l.entries[0].Head(), Got: l.entries[2].Head()}},
+		"no body":          {[][]byte{forgeRaw(draft{kind: KindGenesis}, []byte{0x80}, l.keys)}, none, space.ErrMalformed},
 		"entry cut":        {[][]byte{raws[0], raws[1][:300]}, one, space.ErrMalformed},
 		"entry twice":      {[][]byte{raws[0], raws[1], raws[1]}, one, ErrStale{Have: l.entries[1].Head(), Got: l.entries[1].Head()}},
 		"prefix":           {raws[:3], one, nil},
@@ -181,6 +182,13 @@ func TestBuildGenesisRefuses(t *testing.T) {
 		if e, err := BuildGenesis(b, k, testTime, fixed("b")); !errors.Is(err, tt.want) || e != nil {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
+	}
+}
+
+func TestBuildGenesisNeedsSalt(t *testing.T) {
+	l := drafted(t)
+	if _, err := BuildGenesis(genesisBody(must(testOwner())), l.keys, testTime, bytes.NewReader(make([]byte, saltSize-1))); err == nil {
+		t.Fatal("built with 15 random bytes")
 	}
 }
 

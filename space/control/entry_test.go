@@ -112,6 +112,21 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// Whoever holds the control key can seal a plaintext too short for what must
+// stand in it.
+func TestSealedBodyTooShort(t *testing.T) {
+	l := founded(t)
+	for n := bodyStart - 16; n < bodyStart; n++ {
+		d := l.next(KindInvite)
+		e := &Entry{raw: append(must(d.seal(make([]byte, n), l.keys, l.rand)), make([]byte, 128)...)}
+		e.ProposalHash = proposalHash(d.kind, d.spaceID, make([]byte, n))
+		e.sign(l.keys)
+		if _, err := Parse(e.raw); !errors.Is(err, space.ErrMalformed) {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+	}
+}
+
 // Every bit of an entry is under one of the two signatures.
 func TestEveryByteIsSigned(t *testing.T) {
 	l := founded(t)
@@ -201,6 +216,9 @@ func TestEpochInner(t *testing.T) {
 		edit(&z)
 		if _, err := DecodeEpochInner(must(space.Marshal(z))); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+		if b, err := z.Encode(); err == nil && name != "empty, not null" {
+			t.Errorf("%s: encoded as %x", name, b)
 		}
 	}
 	if _, err := DecodeEpochInner(append(b, 0)); err == nil {
