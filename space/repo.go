@@ -3,6 +3,7 @@ package space
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"iter"
 
@@ -56,9 +57,28 @@ type Repo struct {
 	commits uint64
 }
 
+// item is small, so that the few cache lines a search touches hold many:
+// prefix decides most comparisons without a look at the key's bytes.
 type item struct {
-	path Path
-	leaf Leaf
+	prefix uint64 // the first 8 bytes of the key
+	path   Path
+	leaf   *Leaf // never changed, only replaced: clones share it
+}
+
+func newItem(p Path, l *Leaf) item {
+	var b [8]byte
+	copy(b[:], p.Key)
+	return item{binary.BigEndian.Uint64(b[:]), p, l}
+}
+
+func (a item) less(b item) bool {
+	if a.path.Collection != b.path.Collection {
+		return a.path.Collection < b.path.Collection
+	}
+	if a.prefix != b.prefix {
+		return a.prefix < b.prefix
+	}
+	return a.path.Key < b.path.Key
 }
 
 // totals is what a batch changes besides leaves.
@@ -74,9 +94,7 @@ func NewRepo() *Repo { return RestoreRepo(0, 0, lthash.State{}) }
 // RestoreRepo is a repo of which the totals are known; Load adds its leaves.
 func RestoreRepo(rev TID, count uint64, state lthash.State) *Repo {
 	return &Repo{
-		leaves: btree.NewBTreeGOptions(
-			func(a, b item) bool { return a.path.Compare(b.path) < 0 },
-			btree.Options{NoLocks: true}),
+		leaves: btree.NewBTreeGOptions(item.less, btree.Options{NoLocks: true}),
 		names:  map[NSID]NSID{},
 		totals: totals{rev, count, state},
 	}
@@ -84,16 +102,16 @@ func RestoreRepo(rev TID, count uint64, state lthash.State) *Repo {
 
 // Load puts a leaf in while a repo is restored, fastest in the order of paths.
 // The totals stay as they are.
-func (r *Repo) Load(p Path, l Leaf) { r.leaves.Load(r.item(p, l)) }
+func (r *Repo) Load(p Path, l Leaf) { r.leaves.Load(r.item(p, &l)) }
 
-func (r *Repo) item(p Path, l Leaf) item {
+func (r *Repo) item(p Path, l *Leaf) item {
 	name, ok := r.names[p.Collection]
 	if !ok {
 		name = p.Collection
 		r.names[name] = name
 	}
 	p.Collection = name
-	return item{p, l}
+	return newItem(p, l)
 }
 
 // Check folds all leaves again and compares with the totals.
@@ -122,8 +140,10 @@ func (r *Repo) Check() error {
 
 // Leaf is what stands at p, deleted records included.
 func (r *Repo) Leaf(p Path) (Leaf, bool) {
-	i, ok := r.leaves.Get(item{path: p})
-	return i.leaf, ok
+	if i, ok := r.leaves.Get(newItem(p, nil)); ok {
+		return *i.leaf, true
+	}
+	return Leaf{}, false
 }
 
 // Rev is the last revision seen, that of batches that changed nothing included.
@@ -155,11 +175,11 @@ func (r *Repo) Ascend(from Path, in NSID) iter.Seq2[Path, Leaf] {
 		from = Path{in, ""}
 	}
 	return func(yield func(Path, Leaf) bool) {
-		r.leaves.Ascend(item{path: from}, func(i item) bool {
+		r.leaves.Ascend(newItem(from, nil), func(i item) bool {
 			if in != "" && i.path.Collection != in {
 				return false
 			}
-			return i.leaf.CID.IsZero() || yield(i.path, i.leaf)
+			return i.leaf.CID.IsZero() || yield(i.path, *i.leaf)
 		})
 	}
 }
@@ -175,12 +195,12 @@ func (r *Repo) Descend(from Path, in NSID) iter.Seq2[Path, Leaf] {
 			if in != "" && i.path.Collection != in {
 				return false
 			}
-			return i.leaf.CID.IsZero() || yield(i.path, i.leaf)
+			return i.leaf.CID.IsZero() || yield(i.path, *i.leaf)
 		}
 		if from == (Path{}) {
 			r.leaves.Reverse(visit)
 		} else {
-			r.leaves.Descend(item{path: from}, visit)
+			r.leaves.Descend(newItem(from, nil), visit)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package space
 
 import (
+	"maps"
+	"math"
 	"slices"
 
 	"github.com/kithnet/kith/sync/lthash"
@@ -12,7 +14,7 @@ import (
 type Staged struct {
 	repo    *Repo
 	base    uint64 // the repo's commits at Begin
-	overlay map[Path]Leaf
+	overlay map[Path]*Leaf
 	totals
 }
 
@@ -54,9 +56,9 @@ func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
 // that stood there, whatever the writer believed did.
 func (s *Staged) set(c Change) {
 	if s.overlay == nil {
-		s.overlay = make(map[Path]Leaf)
+		s.overlay = make(map[Path]*Leaf)
 	}
-	s.overlay[c.Path] = Leaf{CID: c.New, Stamp: c.Stamp}
+	s.overlay[c.Path] = &Leaf{CID: c.New, Stamp: c.Stamp}
 	if c.Old == c.New {
 		return
 	}
@@ -74,7 +76,7 @@ func (s *Staged) set(c Change) {
 // Leaf is what stands at p, staged batches included.
 func (s *Staged) Leaf(p Path) (Leaf, bool) {
 	if l, ok := s.overlay[p]; ok {
-		return l, true
+		return *l, true
 	}
 	return s.repo.Leaf(p)
 }
@@ -104,4 +106,12 @@ func (s *Staged) Commit() {
 		r.leaves.Set(r.item(p, l))
 	}
 	r.totals = s.totals
+}
+
+// Preview is what Count and Digest would be if a batch of these ops, later
+// than all there is, were applied. It changes nothing.
+func (s *Staged) Preview(ops []Op) (count uint64, digest [32]byte) {
+	p := Staged{repo: s.repo, totals: s.totals, overlay: maps.Clone(s.overlay)}
+	p.Apply(Batch{Ops: ops}, Stamp{Rev: math.MaxUint64})
+	return p.count, p.Digest()
 }
