@@ -1,0 +1,224 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/identity"
+	"github.com/kithnet/kith/space/seal"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// actor owns one space: its goroutine alone changes the space, one message of
+// its inbox at a time. Readers take mu and see what is committed; nothing is
+// visible before the store has it.
+type actor struct {
+	id   space.ID
+	sid  [32]byte
+	name string // local petname
+
+	self  *self // who this node is
+	store *store.Space
+	out   outlet
+	stats *stats
+	log   *slog.Logger
+	inbox chan message
+	ended chan struct{}
+
+	mu     sync.RWMutex // guards what follows; written by run's goroutine alone
+	ctl    *control.State
+	epochs map[envelope.TopicID]*epoch
+	now    *epoch // the newest epoch
+	repos  map[space.DID]*repo
+	syncs  map[peer.ID]xrpc.SyncPeer // the last equal digests, by peer
+	behind map[peer.ID]uint64        // entries a peer showed and we lack
+	broken error                     // the last failed commit; nil when well
+
+	// Owned by run's goroutine.
+	chains    map[envelope.ChainID]*chain
+	writer    *seal.Writer
+	sinceStmt int       // entries of this chain since the last statement
+	stmtDue   time.Time // zero: nothing to state
+	outbox    outbox
+	pairs     map[pairKey]seal.Pair
+	timer     *time.Timer
+}
+
+// outlet is what an actor asks of the node around it. None of it blocks.
+type outlet interface {
+	gossiper
+	directory
+	// keepEpoch makes the changed keys of an epoch durable.
+	keepEpoch(*actor, *epoch) error
+}
+
+// gossiper moves what the actor has to say.
+type gossiper interface {
+	// publish hands a frame to gossip; a failure only delays.
+	publish(envelope.Frame)
+	// reconcile asks for a session with one peer of the space.
+	reconcile(space [32]byte, with peer.ID)
+}
+
+// directory knows people and where they are.
+type directory interface {
+	// addrs are this node's own addresses and those of the space's peers.
+	addrs(space [32]byte) (own, others []string)
+	// meet tells where a member's node says it is.
+	meet(space [32]byte, addrs []string)
+	// identity is what the identity log of a member says, if it is known.
+	identity(identity.Commitment) (identity.State, bool)
+	// learn takes entries of a member's log, whose head the roster names.
+	learn(c identity.Commitment, roster [32]byte, entries [][]byte)
+	// identityLog is a member's identity log, nil if unknown.
+	identityLog(identity.Commitment) [][]byte
+}
+
+// repo is one author's records and what goes with them.
+type repo struct {
+	*space.Repo
+	ops  uint64           // rows of the local oplog
+	stmt *space.Statement // the author's last statement
+}
+
+// message is what an actor's inbox carries; each kind is handled to its end
+// before the next is looked at.
+type message interface{ handle(*actor) }
+
+// inboxSize bounds what waits for one space. Senders that may not block
+// (gossip) drop instead.
+const inboxSize = 1024
+
+// run handles messages until ctx is done, then says what is still owed.
+func (a *actor) run(ctx context.Context) {
+	defer close(a.ended)
+	a.timer = time.NewTimer(time.Hour)
+	defer a.timer.Stop()
+	a.resume()
+	for {
+		a.arm()
+		select {
+		case m := <-a.inbox:
+			a.heal()
+			m.handle(a)
+		case <-a.timer.C:
+			a.tick(time.Now())
+		case <-ctx.Done():
+			a.tick(a.stmtDue) // a statement that is owed leaves with us
+			if a.writer != nil {
+				a.writer.Close()
+			}
+			return
+		}
+	}
+}
+
+// resume does what a restart interrupted: entries that were accepted and not
+// yet materialised, and frames that were committed and not yet published.
+func (a *actor) resume() {
+	a.retry()
+	a.flushOutbox()
+}
+
+// arm sets the timer to the next thing that is due.
+func (a *actor) arm() {
+	next := time.Now().Add(time.Hour)
+	if !a.stmtDue.IsZero() && a.stmtDue.Before(next) {
+		next = a.stmtDue
+	}
+	for _, ch := range a.chains {
+		if !ch.parked.IsZero() && ch.parked.Before(next) {
+			next = ch.parked
+		}
+	}
+	a.timer.Reset(max(0, time.Until(next)))
+}
+
+func (a *actor) tick(now time.Time) {
+	if !a.stmtDue.IsZero() && !now.Before(a.stmtDue) {
+		a.state()
+	}
+	due := false
+	for _, ch := range a.chains {
+		if !ch.parked.IsZero() && !now.Before(ch.parked) {
+			ch.parked, due = time.Time{}, true
+		}
+	}
+	if due {
+		a.retry()
+	}
+}
+
+// fail notes a commit that did not happen. What is in memory is as it was
+// before, but the disk may hold the batch, so nothing more is written until
+// heal has read the space again. The chain is given up: it is never resumed.
+func (a *actor) fail(err error) {
+	if a.writer != nil {
+		a.writer.Close()
+		a.writer = nil
+	}
+	a.stmtDue = time.Time{}
+	a.mu.Lock()
+	a.broken = err
+	a.mu.Unlock()
+	a.log.Error("commit failed; the space stops acknowledging until it is read again", "err", err)
+}
+
+// heal reads the space again after a failed commit.
+func (a *actor) heal() {
+	if a.broken == nil {
+		return
+	}
+	if err := a.load(); err != nil {
+		a.fail(errors.Join(space.ErrUnavailable, err))
+		return
+	}
+	a.retry()
+}
+
+// send puts m into the inbox and waits for room.
+func (a *actor) send(ctx context.Context, m message) error {
+	select {
+	case a.inbox <- m:
+		return nil
+	case <-a.ended:
+		return space.ErrUnavailable
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// offer puts m into the inbox if there is room.
+func (a *actor) offer(m message) bool {
+	select {
+	case a.inbox <- m:
+		return true
+	default:
+		return false
+	}
+}
+
+// ask sends a message and waits for its answer.
+func ask[T any](ctx context.Context, a *actor, m message, reply <-chan T) (T, error) {
+	var zero T
+	if err := a.send(ctx, m); err != nil {
+		return zero, err
+	}
+	select {
+	case r := <-reply:
+		return r, nil
+	case <-a.ended:
+		return zero, space.ErrUnavailable
+	case <-ctx.Done():
+		return zero, ctx.Err()
+	}
+}

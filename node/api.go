@@ -1,0 +1,243 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// The node serves the HTTP API as its owner.
+var (
+	_ xrpc.Spaces     = (*Node)(nil)
+	_ xrpc.Membership = (*Node)(nil)
+	_ xrpc.Records    = (*Node)(nil)
+	_ xrpc.Repos      = (*Node)(nil)
+	_ xrpc.Node       = (*Node)(nil)
+)
+
+// CreateSpace founds a space of the owner's and makes it durable.
+func (n *Node) CreateSpace(ctx context.Context, s xrpc.NewSpace) (xrpc.SpaceInfo, error) {
+	if err := s.Policy.Validate(); err != nil {
+		return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
+	}
+	if len(s.Relays) > 0 {
+		return xrpc.SpaceInfo{}, fmt.Errorf("create space: relays: %w", space.ErrUnsupported)
+	}
+	now := time.Now()
+	if s.Key == "" {
+		s.Key = space.RecordKey(space.NextTID(now.UnixMicro(), n.self.clock, 0).String())
+	}
+	id := space.ID{Authority: n.self.did, Type: s.Type, Key: s.Key}
+	release, err := n.claimName(id, s.Name)
+	if err != nil {
+		return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
+	}
+	defer release()
+	f, err := found(n.self, id, s.Name, s.Policy, s.Relays, now)
+	if err != nil {
+		return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
+	}
+	a, err := n.keep(f.rec, f.entries)
+	if err != nil {
+		return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
+	}
+	m := &announce{entries: f.entries, reply: make(chan error, 1)}
+	if err, sendErr := ask(ctx, a, m, m.reply); sendErr != nil || err != nil {
+		n.log.Warn("the founding entries wait for the next write", "err", err)
+	}
+	return a.info(), nil
+}
+
+// claimName holds an address and a petname while a space of that name is
+// made: two requests at once do not both get it.
+func (n *Node) claimName(id space.ID, name string) (release func(), err error) {
+	n.naming.Lock()
+	for _, r := range n.all() {
+		if r.id == id {
+			err = fmt.Errorf("%s: %w", id, space.ErrSpaceExists)
+		} else if name != "" && r.name == name {
+			err = fmt.Errorf("name %q: %w", name, xrpc.ErrPetnameTaken)
+		}
+	}
+	if err != nil {
+		n.naming.Unlock()
+		return nil, err
+	}
+	return n.naming.Unlock, nil
+}
+
+// Space shows one space.
+func (n *Node) Space(_ context.Context, id space.ID) (xrpc.SpaceInfo, error) {
+	a, err := n.byID(id)
+	if err != nil {
+		return xrpc.SpaceInfo{}, err
+	}
+	return a.info(), nil
+}
+
+// Spaces lists the owner's spaces.
+func (n *Node) Spaces(context.Context) ([]xrpc.SpaceInfo, error) {
+	var out []xrpc.SpaceInfo
+	for _, r := range n.all() {
+		out = append(out, r.info())
+	}
+	return out, nil
+}
+
+func (a *actor) info() xrpc.SpaceInfo {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	me, _ := a.ctl.Member(a.self.c)
+	info := xrpc.SpaceInfo{
+		ID: a.id, SpaceID: a.sid, Authority: a.ctl.Authority.DID, Creator: a.ctl.Creator, Policy: a.ctl.Policy,
+		Level: me.Level, Epoch: a.ctl.Epoch, Name: a.name, CreatedMs: a.ctl.CreatedMs,
+	}
+	for _, r := range a.repos {
+		info.Rev = max(info.Rev, r.Rev())
+	}
+	return info
+}
+
+// Members lists the roster.
+func (n *Node) Members(_ context.Context, id space.ID) ([]xrpc.Member, error) {
+	a, err := n.byID(id)
+	if err != nil {
+		return nil, err
+	}
+	st := a.control()
+	var out []xrpc.Member
+	for m := range st.Members() {
+		row := xrpc.Member{DID: m.DID, Level: m.Level, AddedMs: m.AddedMs}
+		if len(m.Invite) > 0 {
+			row.Via = "invite:" + hex.EncodeToString(m.Invite)
+		}
+		out = append(out, row)
+	}
+	return out, nil
+}
+
+// Invite opens a door and returns its link. Only the authority's node can.
+func (n *Node) Invite(ctx context.Context, id space.ID, o xrpc.InviteOptions) (xrpc.Invite, error) {
+	a, err := n.byID(id)
+	if err != nil {
+		return xrpc.Invite{}, err
+	}
+	if o.Level != space.LevelWrite {
+		return xrpc.Invite{}, fmt.Errorf("invite at level %s: %w", o.Level, space.ErrUnsupported)
+	}
+	if now := time.Now().UnixMilli(); o.ExpiresMs != 0 && int64(o.ExpiresMs) <= now {
+		return xrpc.Invite{}, fmt.Errorf("invite: it would have expired already: %w", space.ErrMalformed)
+	}
+	link := control.Link{SpaceID: a.sid}
+	rand.Read(link.Secret[:])
+	st, err := a.sequence(ctx, control.KindInvite, func(*control.State) (any, error) {
+		inv := control.Invite{
+			ID: link.InviteID(), Level: o.Level, MaxUses: o.MaxUses, ExpiresMs: o.ExpiresMs,
+		}
+		copy(inv.Pub[:], link.InviteKey().Public().(ed25519.PublicKey))
+		return inv, nil
+	})
+	if err != nil {
+		return xrpc.Invite{}, fmt.Errorf("invite: %w", err)
+	}
+	link.Head = st.Head.Hash
+	link.Addrs = linkAddrs(fullAddrs(n.host))
+	lid := link.InviteID()
+	return xrpc.Invite{
+		ID: hex.EncodeToString(lid[:]), Link: link.String(), Level: o.Level, MaxUses: o.MaxUses, ExpiresMs: o.ExpiresMs,
+	}, nil
+}
+
+// maxLinkAddrs keeps links short enough for a QR code.
+const maxLinkAddrs = 6
+
+func linkAddrs(addrs []string) []string { return addrs[:min(len(addrs), maxLinkAddrs)] }
+
+// Write applies the owner's writes as one batch.
+func (n *Node) Write(ctx context.Context, id space.ID, writes []xrpc.Write, o xrpc.WriteOptions) (xrpc.Written, error) {
+	a, err := n.byID(id)
+	if err != nil {
+		return xrpc.Written{}, err
+	}
+	return a.write(ctx, writes, o)
+}
+
+// Status is the node in words and numbers.
+func (n *Node) Status(ctx context.Context) (xrpc.Status, error) {
+	peers, err := n.Peers(ctx)
+	if err != nil {
+		return xrpc.Status{}, err
+	}
+	s := xrpc.Status{
+		Version: n.cfg.Version, DID: n.self.did, PeerID: n.host.ID().String(), Home: n.cfg.Home,
+		Listen: fullAddrs(n.host), Peers: peers, Spaces: []xrpc.SpaceStatus{}, Warnings: n.warnings(),
+		Counters: n.stats.snapshot(n.mesh),
+	}
+	for _, r := range n.all() {
+		s.Spaces = append(s.Spaces, r.status())
+	}
+	return s, nil
+}
+
+// warnings are what the owner should know and do something about.
+func (n *Node) warnings() []string {
+	w := n.keys.Warnings()
+	if !n.keys.Protected() {
+		w = append(w, "the key file has no passphrase: whoever gets this disk can read everything")
+	}
+	if exists(WordsFile(n.cfg.Home)) {
+		w = append(w, "the recovery words still lie in "+WordsFile(n.cfg.Home)+": write them down, then: kith id words --confirm")
+	}
+	if n.store.Recovered() {
+		w = append(w, "the store was damaged and repaired; a copy of it is in "+n.store.DamagedCopy())
+	}
+	if err := n.store.Err(); err != nil {
+		w = append(w, "the store does not take writes: "+err.Error())
+	}
+	return w
+}
+
+// Peers are the connected libp2p peers.
+func (n *Node) Peers(context.Context) ([]xrpc.Peer, error) {
+	out := []xrpc.Peer{}
+	for _, p := range n.host.Network().Peers() {
+		out = append(out, n.peer(p))
+	}
+	return out, nil
+}
+
+func (n *Node) peer(id peer.ID) xrpc.Peer {
+	p := xrpc.Peer{PeerID: id.String(), Addrs: []string{}}
+	for _, c := range n.host.Network().ConnsToPeer(id) {
+		p.Addrs = append(p.Addrs, c.RemoteMultiaddr().String())
+		p.Direct = p.Direct || !strings.Contains(c.RemoteMultiaddr().String(), "p2p-circuit")
+		if at := c.Stat().Opened.UnixMilli(); p.Since == 0 || at < p.Since {
+			p.Since = at
+		}
+	}
+	return p
+}
+
+// Connect dials an address that ends in /p2p/PEERID and keeps it for the time
+// this node runs.
+func (n *Node) Connect(ctx context.Context, addr string) (xrpc.Peer, error) {
+	info, err := parsePeer(addr)
+	if err != nil {
+		return xrpc.Peer{}, fmt.Errorf("%w: %w", space.ErrMalformed, err)
+	}
+	if err := n.redial.try(network.WithForceDirectDial(ctx, "asked for"), info); err != nil {
+		return xrpc.Peer{}, fmt.Errorf("%w: %w", space.ErrUnavailable, err)
+	}
+	return n.peer(info.ID), nil
+}

@@ -1,0 +1,156 @@
+package node
+
+import (
+	"fmt"
+
+	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/space/envelope"
+)
+
+// change gathers what one store batch makes true: accepted envelopes, the
+// records they carry, control entries, the outbox. Until commit nothing of it
+// is visible, and a change that is dropped never was.
+type change struct {
+	a     *actor
+	batch store.Batch
+
+	cert   *envelope.Certificate // of a chain of our own opened here
+	sealed []envelope.Envelope   // our own new envelopes
+
+	moved   []move
+	staged  map[space.DID]*space.Staged
+	rows    map[space.DID][]store.OpRow
+	stmts   map[space.DID]*space.Statement
+	ctl     *control.State // the control state after, if it moves
+	applied map[*chain]position
+	wrote   int  // own entries with ops
+	stated  bool // an own statement is among them
+	owes    []outboxItem
+}
+
+type move struct {
+	epoch *epoch
+	adv   envelope.Advance
+}
+
+func (a *actor) begin() *change {
+	return &change{
+		a: a, staged: map[space.DID]*space.Staged{}, rows: map[space.DID][]store.OpRow{},
+		stmts: map[space.DID]*space.Statement{}, applied: map[*chain]position{},
+	}
+}
+
+// control is the control state that holds once the change is committed.
+func (c *change) control() *control.State {
+	if c.ctl != nil {
+		return c.ctl
+	}
+	return c.a.ctl
+}
+
+// stage is the overlay on an author's repo.
+func (c *change) stage(author space.DID) *space.Staged {
+	s := c.staged[author]
+	if s == nil {
+		r := c.a.repos[author]
+		if r == nil {
+			r = &repo{Repo: space.NewRepo()}
+			c.a.mu.Lock()
+			c.a.repos[author] = r
+			c.a.mu.Unlock()
+		}
+		s = r.Begin()
+		c.staged[author] = s
+	}
+	return s
+}
+
+// apply stages the ops of one entry and the rows they make.
+func (c *change) apply(author space.DID, b space.Batch, stamp space.Stamp) {
+	for i, ch := range c.stage(author).Apply(b, stamp) {
+		c.batch.Records = append(c.batch.Records, store.RecordRow{
+			Author: author, Path: ch.Path, Leaf: space.Leaf{CID: ch.New, Stamp: ch.Stamp}, Value: ch.Value,
+		})
+		c.rows[author] = append(c.rows[author], store.OpRow{Rev: b.Rev, Idx: i, Path: ch.Path, CID: ch.New, Prev: ch.Old})
+	}
+	if b.Stmt != nil {
+		c.stmts[author] = b.Stmt
+	}
+	if author == c.a.self.did && stamp.Device == c.a.self.device.ID() {
+		if len(b.Ops) > 0 {
+			c.wrote++
+		}
+		c.stated = c.stated || b.Stmt != nil
+	}
+}
+
+// advance adds newly accepted envelopes of one chain, once for a topic.
+func (c *change) advance(e *epoch, adv envelope.Advance) {
+	c.moved = append(c.moved, move{e, adv})
+	c.batch.Run = &store.RunRow{Chain: adv.Chain, Envs: adv.New}
+	if len(adv.New) > 0 && adv.New[0].Seq() == 0 {
+		c.batch.Run.Cert = adv.Chain.Cert.Bytes()
+	}
+	c.batch.Topic = &store.TopicRow{ID: e.id, Count: adv.Count, State: adv.State}
+}
+
+// commit makes the change durable as class asks and then visible.
+func (c *change) commit(class store.Class) error {
+	a := c.a
+	c.fillRepos()
+	for ch, at := range c.applied {
+		row, err := at.row(ch)
+		if err != nil {
+			return fmt.Errorf("commit: position: %w", err)
+		}
+		c.batch.Applied = append(c.batch.Applied, row)
+	}
+	if err := a.store.Commit(class, &c.batch); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range c.moved {
+		m.epoch.topic.Commit(m.adv)
+	}
+	for author, s := range c.staged {
+		s.Commit()
+		r := a.repos[author]
+		r.ops += uint64(len(c.rows[author]))
+		if st := c.stmts[author]; st != nil {
+			r.stmt = st
+		}
+	}
+	if c.ctl != nil {
+		a.ctl = c.ctl
+	}
+	if len(c.owes) > 0 {
+		a.outbox.pending = append(a.outbox.pending, c.owes...)
+		a.outbox.next += uint64(len(c.owes))
+		a.outbox.done = nil
+	}
+	for ch, at := range c.applied {
+		ch.position = at
+	}
+	return nil
+}
+
+// fillRepos adds the row and the oplog page of every repo that was staged.
+func (c *change) fillRepos() {
+	for author, s := range c.staged {
+		r := c.a.repos[author]
+		row := store.RepoRow{
+			Author: author, Rev: s.Rev(), Count: s.Count(), State: s.State(),
+			OpCount: r.ops + uint64(len(c.rows[author])), Stmt: r.stmt,
+		}
+		if st := c.stmts[author]; st != nil {
+			row.Stmt = st
+		}
+		c.batch.Repos = append(c.batch.Repos, row)
+		if len(c.rows[author]) > 0 {
+			c.batch.Ops = append(c.batch.Ops, store.OpPage{Author: author, First: r.ops, Rows: c.rows[author]})
+		}
+	}
+}

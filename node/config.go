@@ -1,0 +1,80 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/multiformats/go-multiaddr"
+)
+
+// Config says how a node runs. Only Home is required: the zero value of
+// everything else is a private node on loopback HTTP that finds its LAN.
+type Config struct {
+	// Home is the node's directory. It must hold an identity (Init makes one).
+	Home string
+	// Listen are the libp2p addresses; empty: QUIC and TCP on all interfaces,
+	// on a port drawn once and kept in Home.
+	Listen []string
+	// HTTP is the API's host:port; empty: no HTTP. Port 0 picks one.
+	HTTP string
+	// Bootstrap are peers (multiaddr with /p2p) dialled at start and kept.
+	Bootstrap []string
+	// Origins are the web origins (scheme://host[:port]) that may call the API
+	// besides loopback.
+	Origins []string
+	// NoMDNS turns off looking for nodes on the local network.
+	NoMDNS bool
+	// Passphrase unlocks the key file; nil where it is not protected.
+	Passphrase []byte
+	// Host are further libp2p options, applied last (simulated networks).
+	Host []libp2p.Option
+	// Log receives the node's log; nil discards it.
+	Log *slog.Logger
+	// Version is what status and _health report.
+	Version string
+	// NoReconcile leaves gossip alone to spread entries. It exists for
+	// negative controls: a node that runs so does not converge.
+	NoReconcile bool
+}
+
+// tuning holds the node's time constants. They are not configuration: each
+// has one right value outside of an experiment.
+const (
+	statementSilence = 200 * time.Millisecond // rulings: an entry's statement follows its burst
+	statementEvery   = 64                     // and rides on every 64th entry
+	maxAhead         = 5 * time.Minute        // an entry further in the future is parked
+	certLife         = 7 * 24 * time.Hour     // writer certificates live at most this long
+	syncEvery        = 60 * time.Second       // one random peer per space, jittered
+	syncDeadline     = 2 * time.Minute        // one session
+	joinDeadline     = 15 * time.Second       // one attempt at one keeper
+	redialEvery      = 5 * time.Second        // base of the re-dialler's back-off
+	wantPeers        = 6                      // connected peers per space the re-dialler aims at
+)
+
+// validate reports everything that is wrong with c at once.
+func (c *Config) validate() error {
+	var errs []error
+	if c.Home == "" {
+		errs = append(errs, errors.New("home: a directory is needed"))
+	}
+	for _, l := range c.Listen {
+		if _, err := multiaddr.NewMultiaddr(l); err != nil {
+			errs = append(errs, fmt.Errorf("listen %q: %w", l, err))
+		}
+	}
+	for _, b := range c.Bootstrap {
+		if _, err := parsePeer(b); err != nil {
+			errs = append(errs, fmt.Errorf("bootstrap: %w", err))
+		}
+	}
+	if c.HTTP != "" {
+		if _, _, err := net.SplitHostPort(c.HTTP); err != nil {
+			errs = append(errs, fmt.Errorf("http %q: want host:port: %w", c.HTTP, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,203 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/seal"
+)
+
+// founding is a space that exists nowhere yet: its first two control entries
+// and the keys they speak of.
+type founding struct {
+	rec     spaceRecord
+	entries []*control.Entry
+	state   *control.State
+}
+
+// found makes the genesis and the first epoch of a space of s's own. Nothing
+// is stored; randomness is drawn here.
+func found(s *self, id space.ID, name string, policy space.Policy, relays []string, now time.Time) (*founding, error) {
+	sign := control.BuildKeys{Proposer: s.device.Sig(), Sequencer: s.device.Sig()}
+	genesis, err := control.BuildGenesis(control.Genesis{
+		URI: id.AT(), SpaceDID: id.Authority, AuthorityC: s.c, AuthorityDID: s.did, CreatorDID: s.did,
+		IdentityLog: s.log, AuthorityPub: [32]byte(s.state.SigPub), SequencerPub: s.device.ID(), Policy: policy,
+	}, sign, now.UnixMilli(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	state, err := control.Apply(nil, genesis)
+	if err != nil {
+		return nil, err
+	}
+	gk, err := seal.NewGroupKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	iss, err := seal.NewIssuer(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	body, err := firstEpoch(s, state, gk, iss, relays)
+	if err != nil {
+		return nil, err
+	}
+	epoch1, err := control.Build(state, control.KindEpoch, body, sign, 1, now.UnixMilli(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if state, err = control.Apply(state, epoch1); err != nil {
+		return nil, err
+	}
+	cred, err := certify(iss, s, now)
+	if err != nil {
+		return nil, err
+	}
+	e := &epoch{n: 1, id: iss.Topic(), keys: seal.Full(gk), iss: &iss, cred: &cred}
+	return &founding{
+		rec:     spaceRecord{ID: id, Space: state.SpaceID[:], Name: name, DEK: newDEK(), Epochs: []epochRecord{e.record()}},
+		entries: []*control.Entry{genesis, epoch1}, state: state,
+	}, nil
+}
+
+// firstEpoch is the body of the entry that makes a space writable: its outer
+// part in clear, the key wrapped to the founder alone.
+func firstEpoch(s *self, state *control.State, gk seal.GroupKey, iss seal.Issuer, relays []string) (control.Epoch, error) {
+	wrap, err := seal.Wrap(s.state.PUK, seal.WrapContext{SpaceID: state.SpaceID, Epoch: 1, C: s.c}, seal.Full(gk))
+	if err != nil {
+		return control.Epoch{}, err
+	}
+	inner, err := control.EpochInner{
+		IssuerPub: [32]byte(iss.Public()), FetchPub: [32]byte(gk.Fetch().Public().(ed25519.PublicKey)), Relays: relays,
+	}.Encode()
+	if err != nil {
+		return control.Epoch{}, err
+	}
+	box, err := seal.SealInner(rand.Reader, gk.Control(), state.SpaceID, 1, inner)
+	if err != nil {
+		return control.Epoch{}, err
+	}
+	return control.Epoch{
+		N: 1, KID: gk.KID(), RosterRoot: state.RosterRoot(), Inner: box,
+		Wraps: []control.Wrap{{Slot: 0, C: s.c, PUKGen: s.state.PUK.Gen, Sealed: wrap}},
+	}, nil
+}
+
+// memberClass is the quota class members write at: 100 envelopes a second.
+const memberClass = 2
+
+// certify gives the issuer's own device a writer key.
+func certify(iss seal.Issuer, s *self, now time.Time) (seal.Credential, error) {
+	w, err := seal.NewWriterKey(rand.Reader)
+	if err != nil {
+		return seal.Credential{}, err
+	}
+	return seal.Credential{
+		Grant:   iss.Grant(w.Public(), memberClass, uint64(now.Add(certLife).Unix())),
+		Voucher: iss.Vouch(w.Public(), s.c), Writer: w,
+	}, nil
+}
+
+// announce puts the founding entries into the founder's own chain, as
+// everything the control log ever says travels.
+type announce struct {
+	entries []*control.Entry
+	reply   chan error
+}
+
+func (m *announce) handle(a *actor) {
+	c := a.begin()
+	var err error
+	for _, e := range m.entries {
+		if err = a.sealControl(c, e); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = a.commitOwn(c)
+	}
+	m.reply <- err
+	a.flushOutbox()
+}
+
+// sealControl makes an entry of the log an envelope of our own chain.
+func (a *actor) sealControl(c *change, e *control.Entry) error {
+	if err := a.openChain(c); err != nil {
+		return err
+	}
+	envs, err := a.writer.Seal(rand.Reader, envelope.Control, e.Raw())
+	if err != nil {
+		return fmt.Errorf("seal control entry: %w", err)
+	}
+	c.sealed = append(c.sealed, envs...)
+	return nil
+}
+
+// sequence appends an entry to the control log. This node must be the
+// sequencer. build gets the state the entry follows.
+type sequence struct {
+	kind  control.Kind
+	body  func(*control.State) (any, error) // nil body: nothing to append
+	reply chan sequenced
+}
+
+type sequenced struct {
+	state *control.State
+	err   error
+}
+
+func (a *actor) sequence(ctx context.Context, kind control.Kind, body func(*control.State) (any, error)) (*control.State, error) {
+	m := &sequence{kind: kind, body: body, reply: make(chan sequenced, 1)}
+	r, err := ask(ctx, a, m, m.reply)
+	if err != nil {
+		return nil, err
+	}
+	return r.state, r.err
+}
+
+func (m *sequence) handle(a *actor) {
+	state, err := a.append(m.kind, m.body)
+	m.reply <- sequenced{state, err}
+	a.flushOutbox()
+}
+
+func (a *actor) append(kind control.Kind, body func(*control.State) (any, error)) (*control.State, error) {
+	if a.broken != nil {
+		return nil, a.broken
+	}
+	if a.now.iss == nil {
+		return nil, fmt.Errorf("change %s: only the authority's node can: %w", a.id, space.ErrForbidden)
+	}
+	b, err := body(a.ctl)
+	if err != nil || b == nil {
+		return a.ctl, err
+	}
+	sk := a.self.device.Sig()
+	keys := control.BuildKeys{Proposer: sk, Sequencer: sk, CK: a.now.keys.Control().Bytes()}
+	e, err := control.Build(a.ctl, kind, b, keys, a.ctl.Epoch, time.Now().UnixMilli(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	next, err := control.Apply(a.ctl, e)
+	if err != nil {
+		return nil, err
+	}
+	c := a.begin()
+	if err := a.sealControl(c, e); err != nil {
+		return nil, err
+	}
+	c.ctl = next
+	c.batch.Control = append(c.batch.Control, store.ControlRow{Seq: e.Seq, Raw: e.Raw()})
+	if err := a.commitOwn(c); err != nil {
+		return nil, err
+	}
+	a.retry()
+	return next, nil
+}

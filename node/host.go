@@ -1,0 +1,151 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// newHost makes the libp2p host: QUIC and TCP, Noise or TLS, no relaying and
+// no address service of others. Relays and reachability come later.
+func newHost(key crypto.PrivKey, listen []string, extra []libp2p.Option) (host.Host, error) {
+	cm, err := connmgr.NewConnManager(96, 192, connmgr.WithGracePeriod(time.Minute))
+	if err != nil {
+		return nil, fmt.Errorf("connection manager: %w", err)
+	}
+	opts := []libp2p.Option{
+		libp2p.Identity(key),
+		libp2p.ListenAddrStrings(listen...),
+		libp2p.ConnectionManager(cm),
+		libp2p.DisableRelay(),
+		libp2p.UserAgent("kith"),
+	}
+	h, err := libp2p.New(append(opts, extra...)...)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", strings.Join(listen, ", "), err)
+	}
+	return h, nil
+}
+
+// portFile keeps the port drawn at the first start, so that addresses given
+// out in invites stay good.
+const portFile = "listen.port"
+
+// keptListen answers the addresses to listen on when none are configured:
+// every interface on the port that HOME keeps. A port that somebody else took
+// meanwhile is replaced by a new one: peers learn it from hellos.
+func keptListen(home string) ([]string, error) {
+	name := filepath.Join(home, portFile)
+	port := 0
+	if b, err := os.ReadFile(name); err == nil {
+		port, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read the listen port: %w", err)
+	}
+	free, err := freePort(port)
+	if err != nil {
+		return nil, err
+	}
+	if free != port {
+		if err := os.WriteFile(name, []byte(strconv.Itoa(free)+"\n"), 0o600); err != nil {
+			return nil, fmt.Errorf("keep the listen port: %w", err)
+		}
+	}
+	p := strconv.Itoa(free)
+	return []string{
+		"/ip4/0.0.0.0/udp/" + p + "/quic-v1", "/ip6/::/udp/" + p + "/quic-v1",
+		"/ip4/0.0.0.0/tcp/" + p, "/ip6/::/tcp/" + p,
+	}, nil
+}
+
+// freePort answers want if it is free for both UDP and TCP, else a port that is.
+func freePort(want int) (int, error) {
+	for range 64 {
+		l, err := net.Listen("tcp", ":"+strconv.Itoa(want))
+		if err != nil {
+			want = 0
+			continue
+		}
+		got := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		u, err := net.ListenPacket("udp", ":"+strconv.Itoa(got))
+		if err != nil {
+			want = 0
+			continue
+		}
+		u.Close()
+		return got, nil
+	}
+	return 0, errors.New("listen: no port is free for both UDP and TCP; name one with --listen")
+}
+
+// parsePeer reads a multiaddr that ends in /p2p/PEERID.
+func parsePeer(s string) (peer.AddrInfo, error) {
+	m, err := multiaddr.NewMultiaddr(strings.TrimSpace(s))
+	if err != nil {
+		return peer.AddrInfo{}, fmt.Errorf("address %q is not a multiaddr: %w", s, err)
+	}
+	info, err := peer.AddrInfoFromP2pAddr(m)
+	if err != nil {
+		return peer.AddrInfo{}, fmt.Errorf("address %q does not end in /p2p/PEERID: %w", s, err)
+	}
+	return *info, nil
+}
+
+// parsePeers groups multiaddrs by peer and leaves out what cannot be read:
+// addresses come from others.
+func parsePeers(addrs []string) []peer.AddrInfo {
+	var ms []multiaddr.Multiaddr
+	for _, a := range addrs {
+		if m, err := multiaddr.NewMultiaddr(a); err == nil {
+			if _, err := peer.AddrInfoFromP2pAddr(m); err == nil {
+				ms = append(ms, m)
+			}
+		}
+	}
+	infos, err := peer.AddrInfosFromP2pAddrs(ms...)
+	if err != nil {
+		return nil
+	}
+	return infos
+}
+
+// fullAddrs are h's addresses with /p2p, loopback ones last: what goes into
+// invites, hellos and the ready line.
+func fullAddrs(h host.Host) []string {
+	var far, near []string
+	for _, a := range h.Addrs() {
+		s := a.String() + "/p2p/" + h.ID().String()
+		if manet.IsIPLoopback(a) {
+			near = append(near, s)
+		} else {
+			far = append(far, s)
+		}
+	}
+	return append(far, near...)
+}
+
+// dial connects to one peer within the time of ctx.
+func dial(ctx context.Context, h host.Host, to peer.AddrInfo) error {
+	if to.ID == h.ID() {
+		return errors.New("that is this node's own address")
+	}
+	if err := h.Connect(ctx, to); err != nil {
+		return fmt.Errorf("connect to %s: %w", to.ID, err)
+	}
+	return nil
+}

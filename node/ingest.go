@@ -1,0 +1,387 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/identity"
+	"github.com/kithnet/kith/space/seal"
+)
+
+// runIn is a run of envelopes from a peer, by gossip or by reconciliation:
+// there is one way in and one set of rules.
+type runIn struct {
+	topic envelope.TopicID
+	from  peer.ID
+	cert  *envelope.Certificate
+	run   []envelope.Envelope
+	reply chan ingested // buffered; nil: nobody waits
+}
+
+type ingested struct {
+	accepted int // envelopes that were new
+	err      error
+}
+
+func (m *runIn) handle(a *actor) {
+	n, err := a.ingest(m)
+	if m.reply != nil {
+		m.reply <- ingested{n, err}
+	}
+}
+
+// deliver hands a run in and waits until it is applied or refused.
+func (a *actor) deliver(ctx context.Context, m *runIn) (int, error) {
+	m.reply = make(chan ingested, 1)
+	r, err := ask(ctx, a, m, m.reply)
+	if err != nil {
+		return 0, err
+	}
+	return r.accepted, r.err
+}
+
+// ingest accepts what the keyless rules accept, opens what our keys open, and
+// commits both in one batch. What cannot be opened yet stays accepted: it is
+// materialised when the control log or the clock allows.
+func (a *actor) ingest(m *runIn) (accepted int, err error) {
+	if a.broken != nil {
+		return 0, a.broken
+	}
+	e := a.epochs[m.topic]
+	if e == nil {
+		return 0, space.ErrSpaceNotFound
+	}
+	adv, err := e.topic.Check(m.cert, m.run)
+	var gap envelope.ErrGap
+	if errors.As(err, &gap) || errors.Is(err, envelope.ErrUncertified) {
+		a.out.reconcile(a.sid, m.from)
+	}
+	if err != nil && !errors.Is(err, envelope.ErrFork) {
+		return 0, err
+	}
+	forked := err // the branch that came first stays; the mark is kept
+	c := a.begin()
+	c.advance(e, adv)
+	a.materialise(c, a.chainOf(e, adv.Chain), adv.New)
+	if err := c.commit(store.Remote); err != nil {
+		a.fail(err)
+		return 0, err
+	}
+	a.settle(c)
+	return len(adv.New), forked
+}
+
+// settle looks again at chains that waited for the control log to move.
+func (a *actor) settle(c *change) {
+	if c.ctl != nil {
+		a.retry()
+	}
+}
+
+// chain is one writer chain as far as we read it.
+type chain struct {
+	id     envelope.ChainID
+	cert   envelope.Certificate
+	epoch  *epoch
+	reader *seal.Reader
+	position
+	parked time.Time // the next entry is from the future: look again then
+}
+
+// position is how far a chain is materialised. It is stored with every batch
+// that moves it, so that a restart goes on where the batch ended.
+type position struct {
+	next        uint64 // the first envelope of the next body
+	reader      string // seal.Reader at next; "" before the hello
+	author      space.DID
+	c           identity.Commitment
+	device      identity.DeviceID
+	rev         space.TID // of the last entry
+	attribution attribution
+	void        bool // nothing of this chain counts any more
+}
+
+// attribution is how sure we are whose a chain is. The voucher alone decides
+// whose it counts as; this only says what we can prove to ourselves.
+type attribution uint8
+
+const (
+	vouched  attribution = iota // by the issuer alone
+	verified                    // by a tag that only the author and we can make
+	disputed                    // the tag for us is wrong: the issuer may lie
+)
+
+// positionRecord is position in the store. C and device stand in Reader.
+type positionRecord struct {
+	_           struct{} `cbor:",toarray"`
+	Reader      []byte
+	Author      string
+	C, Device   []byte
+	Rev         uint64
+	Attribution uint8
+	Void        bool
+}
+
+func (p position) row(ch *chain) (store.AppliedRow, error) {
+	b, err := space.Marshal(positionRecord{
+		Reader: []byte(p.reader), Author: string(p.author), C: p.c[:], Device: p.device[:],
+		Rev: uint64(p.rev), Attribution: uint8(p.attribution), Void: p.void,
+	})
+	return store.AppliedRow{Topic: ch.epoch.id, Chain: ch.id, Seq: p.next, State: b}, err
+}
+
+func readPosition(row store.AppliedRow) (position, error) {
+	var r positionRecord
+	if err := space.Unmarshal(row.State, &r); err != nil {
+		return position{}, err
+	}
+	if len(r.C) != 32 || len(r.Device) != 32 {
+		return position{}, space.ErrMalformed
+	}
+	return position{
+		next: row.Seq, reader: string(r.Reader), author: space.DID(r.Author), c: identity.Commitment(r.C),
+		device: identity.DeviceID(r.Device), rev: space.TID(r.Rev), attribution: attribution(r.Attribution), void: r.Void,
+	}, nil
+}
+
+// chainOf is the reading state of a chain, made at its first envelope.
+func (a *actor) chainOf(e *epoch, head envelope.Chain) *chain {
+	ch := a.chains[head.ID]
+	if ch == nil {
+		ch = &chain{id: head.ID, cert: head.Cert, epoch: e}
+		a.chains[head.ID] = ch
+	}
+	return ch
+}
+
+// rewind makes the chain's reader stand at p.
+func (ch *chain) rewind(p position) (err error) {
+	if p.reader == "" {
+		ch.reader, err = seal.NewReader(ch.epoch.keys, ch.id, ch.cert)
+	} else {
+		ch.reader, err = seal.RestoreReader(ch.epoch.keys, ch.id, ch.cert, []byte(p.reader))
+	}
+	return err
+}
+
+// materialise opens the envelopes of one chain from its position on, in
+// order, and stages what they do. Where something before envs waits, they wait
+// too: retry reads them from the store.
+func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope) {
+	at := ch.position
+	if ch.reader == nil && !at.void {
+		if err := ch.rewind(at); err != nil {
+			a.log.Error("read a chain", "chain", ch.id, "err", err)
+			return
+		}
+	}
+	for _, env := range envs {
+		if at.void {
+			at.next = env.Seq() + 1
+			continue
+		}
+		if env.Seq() < ch.reader.Next() {
+			continue // a part that the reader holds already
+		}
+		if env.Seq() != ch.reader.Next() || !a.step(c, ch, &at, env) {
+			break
+		}
+	}
+	if at != ch.position {
+		c.applied[ch] = at
+	}
+}
+
+// step opens one envelope. It reports false where the chain has to wait.
+func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope) bool {
+	body, done, err := ch.reader.Open(env)
+	if err != nil {
+		a.log.Warn("chain ends here: an envelope does not open", "chain", ch.id, "seq", env.Seq(), "err", err)
+		a.stats.Refused.Add(1)
+		at.void, at.next = true, env.Seq()+1
+		return true
+	}
+	if !done {
+		return true // next stays at the first part, so that a restart begins there
+	}
+	wait := false
+	switch env.Type() {
+	case envelope.Hello:
+		wait = a.hello(c, ch, at)
+	case envelope.Control:
+		wait = a.controlEntry(c, at, body)
+	case envelope.Entry:
+		wait = a.entry(c, ch, at, env.ID(), body)
+	}
+	if wait {
+		if err := ch.rewind(*at); err != nil {
+			a.log.Error("rewind a chain", "chain", ch.id, "err", err)
+		}
+		return false
+	}
+	state, err := ch.reader.MarshalBinary()
+	if err != nil {
+		a.log.Error("keep a chain's position", "chain", ch.id, "err", err)
+		return false
+	}
+	at.next, at.reader = ch.reader.Position(), string(state)
+	return true
+}
+
+// hello learns whose chain this is. The reader has checked the voucher, which
+// alone decides. A member that the roster does not know is waited for: our
+// control log may be behind.
+func (a *actor) hello(c *change, ch *chain, at *position) (wait bool) {
+	h, _ := ch.reader.Hello()
+	m, ok := c.control().Member(h.C)
+	if !ok {
+		return true
+	}
+	at.author, at.c, at.device = m.DID, m.C, h.Device
+	if h.Device == a.self.device.ID() {
+		return false
+	}
+	a.out.meet(a.sid, h.Addrs)
+	a.out.learn(m.C, m.ILHead, h.IdentityLog)
+	at.attribution = a.attribute(h, m, ch)
+	if at.attribution == disputed {
+		a.log.Warn("a chain is vouched for as a member's, but not by that member's key", "chain", ch.id, "member", m.DID)
+		a.stats.Disputed.Add(1)
+	}
+	return false
+}
+
+// attribute checks the tag that the hello's author made for us.
+func (a *actor) attribute(h seal.Hello, m control.Member, ch *chain) attribution {
+	me, ok := a.ctl.Member(a.self.c)
+	if !ok {
+		return vouched
+	}
+	tag, tagged := h.Tag(me.Slot)
+	pair, known := a.pair(m)
+	switch {
+	case !tagged || !known:
+		return vouched
+	case seal.CheckTag(pair, a.sid, ch.epoch.n, ch.id, tag):
+		return verified
+	}
+	return disputed
+}
+
+// controlEntry takes a control entry from the sequencer's chain.
+func (a *actor) controlEntry(c *change, at *position, raw []byte) (wait bool) {
+	if at.device != identity.DeviceID(c.control().SequencerPub) {
+		a.stats.Refused.Add(1)
+		return false
+	}
+	err := a.stageControl(c, raw)
+	var gap control.ErrGap
+	if errors.As(err, &gap) {
+		return true
+	}
+	if err != nil {
+		a.log.Warn("control entry refused", "err", err)
+		a.stats.Refused.Add(1)
+	}
+	return false
+}
+
+// entry stages one batch of writes.
+func (a *actor) entry(c *change, ch *chain, at *position, id envelope.ID, body []byte) (wait bool) {
+	b, err := space.DecodeBatch(body)
+	if err == nil && (b.Rev < at.rev || b.Rev == at.rev && len(b.Ops) > 0) {
+		err = fmt.Errorf("rev %s does not follow %s: %w", b.Rev, at.rev, space.ErrMalformed)
+	}
+	if err != nil {
+		a.log.Warn("entry refused", "chain", ch.id, "seq", ch.reader.Position(), "err", err)
+		a.stats.Refused.Add(1)
+		return false
+	}
+	if due := time.UnixMicro(b.Rev.Micros()).Add(-maxAhead); time.Now().Before(due) {
+		ch.parked = due
+		return true
+	}
+	m, ok := c.control().Member(at.c)
+	if !ok || m.Level < space.LevelWrite {
+		a.stats.Refused.Add(1)
+		return false
+	}
+	c.apply(at.author, b, space.Stamp{Rev: b.Rev, Device: at.device, Entry: id})
+	at.rev = b.Rev
+	return false
+}
+
+// ingestControl applies control entries that came on a sync stream.
+func (a *actor) ingestControl(entries [][]byte) error {
+	if a.broken != nil {
+		return a.broken
+	}
+	c := a.begin()
+	for _, raw := range entries {
+		if err := a.stageControl(c, raw); err != nil {
+			return err
+		}
+	}
+	if c.ctl == nil {
+		return nil
+	}
+	if err := c.commit(store.Own); err != nil {
+		a.fail(err)
+		return err
+	}
+	a.settle(c)
+	return nil
+}
+
+// backlogMax bounds what one look back reads; retry comes again for more.
+const backlogMax = 8 << 20
+
+func (a *actor) backlog(ch *chain, from, to uint64) []envelope.Envelope {
+	envs, err := a.store.Run(ch.epoch.id, ch.id, from, to, backlogMax)
+	if err != nil {
+		a.log.Error("read back a chain", "chain", ch.id, "from", from, "err", err)
+		return nil
+	}
+	return envs
+}
+
+// retry materialises what is accepted and not looked at, in steps of bounded
+// size, until no chain moves any more.
+func (a *actor) retry() {
+	for moved := true; moved; {
+		moved = false
+		for _, e := range a.epochs {
+			for head := range e.topic.Chains() {
+				for a.catchUp(a.chainOf(e, head), head.Head.Seq) {
+					moved = true
+				}
+			}
+		}
+	}
+}
+
+// catchUp takes one step of a chain towards its last envelope; it reports
+// whether it moved.
+func (a *actor) catchUp(ch *chain, last uint64) bool {
+	if ch.next > last || !ch.parked.IsZero() {
+		return false
+	}
+	c := a.begin()
+	a.materialise(c, ch, a.backlog(ch, ch.next, last))
+	if len(c.applied) == 0 {
+		return false
+	}
+	if err := c.commit(store.Remote); err != nil {
+		a.fail(err)
+		return false
+	}
+	return true
+}

@@ -1,0 +1,134 @@
+package node
+
+import (
+	"fmt"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/seal"
+	"github.com/kithnet/kith/sync/lthash"
+)
+
+// load reads the space from its store: at start, and again after a commit of
+// which nobody knows whether it happened. The epochs' keys stay.
+func (a *actor) load() error {
+	epochs := a.epochs
+	ctl, err := a.loadControl()
+	if err != nil {
+		return err
+	}
+	topics := map[envelope.TopicID]*envelope.Topic{}
+	for id := range epochs {
+		if topics[id], err = a.loadTopic(id); err != nil {
+			return err
+		}
+	}
+	repos, err := a.loadRepos()
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.ctl, a.repos, a.broken = ctl, repos, nil
+	for id, e := range epochs {
+		e.topic = topics[id]
+		if a.now == nil || e.n > a.now.n {
+			a.now = e
+		}
+	}
+	a.mu.Unlock()
+	if err := a.loadChains(); err != nil {
+		return err
+	}
+	a.pairs = map[pairKey]seal.Pair{}
+	return a.restoreOutbox()
+}
+
+func (a *actor) loadControl() (*control.State, error) {
+	var s *control.State
+	for row, err := range a.store.Control() {
+		if err != nil {
+			return nil, fmt.Errorf("read the control log: %w", err)
+		}
+		e, err := control.Parse(row.Raw)
+		if err == nil {
+			err = e.Open(a.controlKey(e))
+		}
+		if err == nil {
+			s, err = control.Apply(s, e)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("control log, entry %d: %w", row.Seq, err)
+		}
+	}
+	if s == nil || s.SpaceID != a.sid {
+		return nil, fmt.Errorf("control log of %s: %w", a.id, space.ErrSpaceNotFound)
+	}
+	return s, nil
+}
+
+func (a *actor) loadTopic(id envelope.TopicID) (*envelope.Topic, error) {
+	row, ok, err := a.store.TopicState(id)
+	if err != nil {
+		return nil, fmt.Errorf("read a topic: %w", err)
+	}
+	var state lthash.State
+	var count uint64
+	if ok {
+		state, count = row.State, row.Count
+	}
+	var chains []envelope.Chain
+	for ch, err := range a.store.Chains(id) {
+		if err != nil {
+			return nil, fmt.Errorf("read the chains of a topic: %w", err)
+		}
+		chains = append(chains, ch)
+	}
+	t, err := envelope.RestoreTopic(id, chains, count, state)
+	if err != nil {
+		return nil, err
+	}
+	t.SetIDs(ids{a.store, id})
+	return t, nil
+}
+
+// loadChains restores how far each chain is materialised.
+func (a *actor) loadChains() error {
+	a.chains = map[envelope.ChainID]*chain{}
+	for _, e := range a.epochs {
+		for head := range e.topic.Chains() {
+			a.chainOf(e, head)
+		}
+		for row, err := range a.store.AllApplied(e.id) {
+			if err != nil {
+				return fmt.Errorf("read positions: %w", err)
+			}
+			ch := a.chains[row.Chain]
+			if ch == nil {
+				return fmt.Errorf("position of an unknown chain: %w", space.ErrMalformed)
+			}
+			if ch.position, err = readPosition(row); err != nil {
+				return fmt.Errorf("read positions: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (a *actor) loadRepos() (map[space.DID]*repo, error) {
+	repos := map[space.DID]*repo{}
+	for row, err := range a.store.Repos() {
+		if err != nil {
+			return nil, fmt.Errorf("read the repos: %w", err)
+		}
+		r := &repo{Repo: space.RestoreRepo(row.Rev, row.Count, row.State), ops: row.OpCount, stmt: row.Stmt}
+		for rec, err := range a.store.Records(row.Author) {
+			if err != nil {
+				return nil, fmt.Errorf("read the records of %s: %w", row.Author, err)
+			}
+			r.Load(rec.Path, rec.Leaf)
+		}
+		repos[row.Author] = r
+	}
+	return repos, nil
+}

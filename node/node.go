@@ -1,0 +1,506 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/gossip"
+	"github.com/kithnet/kith/internal/keyfile"
+	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/seal"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// Node is one person's node.
+type Node struct {
+	cfg      Config
+	log      *slog.Logger
+	self     *self
+	keys     *keyfile.Store
+	store    *store.Store
+	storeKey [32]byte
+	host     host.Host
+	mesh     *gossip.Mesh
+	people   *people
+	book     *peerBook
+	sched    *scheduler
+	redial   *redialer
+	stats    stats
+	started  time.Time
+
+	ctx    context.Context // done when the node stops
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.RWMutex // guards what follows
+	spaces map[[32]byte]*running
+	topics map[envelope.TopicID]*actor
+	joins  map[[32]byte]*pendingJoin
+
+	naming sync.Mutex // held while a space gets its address and name
+}
+
+// running is an actor with what keeps it going.
+type running struct {
+	*actor
+	topic *gossip.Topic // nil beyond the hot-topic cap: reconciliation alone
+	stop  context.CancelFunc
+}
+
+// New opens the home and assembles the node: keys, store, host, mesh, spaces.
+// It listens when it returns. Close ends it.
+func New(cfg Config) (_ *Node, err error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Log, started: time.Now(), spaces: map[[32]byte]*running{},
+		topics: map[envelope.TopicID]*actor{}, joins: map[[32]byte]*pendingJoin{},
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+
+	n.keys, err = keyfile.Open(filepath.Join(cfg.Home, keysDir), keyfile.Unlock{Passphrase: cfg.Passphrase})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", cfg.Home, ErrNoIdentity)
+	} else if err != nil {
+		return nil, err
+	}
+	if n.self, n.storeKey, err = openSelf(n.keys); err != nil {
+		return nil, err
+	}
+	if n.store, err = store.Open(filepath.Join(cfg.Home, storeDir), n.storeKey, store.Options{}); err != nil {
+		return nil, err
+	}
+	if n.people, err = loadPeople(n.store, n.self); err != nil {
+		return nil, err
+	}
+	listen := cfg.Listen
+	if len(listen) == 0 {
+		if listen, err = keptListen(cfg.Home); err != nil {
+			return nil, err
+		}
+	}
+	if n.host, err = newHost(n.self.peer, listen, cfg.Host); err != nil {
+		return nil, err
+	}
+	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{}); err != nil {
+		return nil, err
+	}
+	n.book = newPeerBook(n.host.ID(), n.savePeer)
+	n.sched = newScheduler(n.reconcileWith)
+	n.redial = newRedialer(n.host, n.book, parsePeers(cfg.Bootstrap), n.spaceIDs, n.log)
+	if err := n.loadPeers(); err != nil {
+		return nil, err
+	}
+	n.serve()
+	return n, n.openSpaces()
+}
+
+// serve takes streams and starts what runs beside the spaces.
+func (n *Node) serve() {
+	n.host.SetStreamHandler(joinProtocol, n.serveJoin)
+	if !n.cfg.NoReconcile {
+		n.host.SetStreamHandler(syncProtocol, n.serveSync)
+		n.sched.start(n.ctx)
+	}
+	n.wg.Go(func() { n.redial.run(n.ctx) })
+	n.wg.Go(func() { n.heartbeat(n.ctx) })
+	if !n.cfg.NoMDNS {
+		n.startMDNS()
+	}
+}
+
+// Close stops the node: no new streams, the spaces say what they owe, then
+// the network and the store end.
+func (n *Node) Close() error {
+	n.cancel()
+	if n.host != nil {
+		n.host.RemoveStreamHandler(syncProtocol)
+		n.host.RemoveStreamHandler(joinProtocol)
+	}
+	if n.sched != nil {
+		n.sched.wait()
+	}
+	n.mu.Lock()
+	all := make([]*running, 0, len(n.spaces))
+	for _, r := range n.spaces {
+		all = append(all, r)
+	}
+	n.mu.Unlock()
+	for _, r := range all {
+		r.stop()
+		<-r.ended
+		if r.topic != nil {
+			r.topic.Close()
+		}
+	}
+	n.wg.Wait()
+	var errs []error
+	if n.mesh != nil {
+		errs = append(errs, n.mesh.Close())
+	}
+	if n.host != nil {
+		errs = append(errs, n.host.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// openSpaces starts every space the key file holds. A space that cannot be
+// opened is said and left: the others go on.
+func (n *Node) openSpaces() error {
+	names, err := n.keys.List()
+	if err != nil {
+		return fmt.Errorf("list the spaces: %w", err)
+	}
+	for _, name := range names {
+		if len(name) <= len(spaceKeyPrefix) || name[:len(spaceKeyPrefix)] != spaceKeyPrefix {
+			continue
+		}
+		if err := n.openSpace(name); err != nil {
+			n.log.Error("space does not open", "key", name, "err", err)
+			n.stats.Unopened.Add(1)
+		}
+	}
+	return nil
+}
+
+func (n *Node) openSpace(name string) error {
+	b, err := n.keys.Read(name)
+	if err != nil {
+		return err
+	}
+	var rec spaceRecord
+	if err := space.Unmarshal(b, &rec); err != nil {
+		return err
+	}
+	a, err := n.newActor(rec)
+	if err != nil {
+		return err
+	}
+	if err := a.load(); err != nil {
+		return err
+	}
+	return n.start(a)
+}
+
+// newActor is an actor that has not read its store yet.
+func (n *Node) newActor(rec spaceRecord) (*actor, error) {
+	if len(rec.Space) != 32 || len(rec.DEK) != 32 {
+		return nil, fmt.Errorf("key record of a space: %w", space.ErrMalformed)
+	}
+	a := &actor{
+		id: rec.ID, sid: [32]byte(rec.Space), name: rec.Name,
+		self: n.self, out: n, stats: &n.stats, inbox: make(chan message, inboxSize), ended: make(chan struct{}),
+		epochs: map[envelope.TopicID]*epoch{}, syncs: map[peer.ID]xrpc.SyncPeer{}, pairs: map[pairKey]seal.Pair{},
+	}
+	a.log = n.log.With("space", fingerprint(a.sid))
+	a.store = n.store.Space(a.sid, [32]byte(rec.DEK))
+	for _, er := range rec.Epochs {
+		e, err := er.open(n.self.c)
+		if err != nil {
+			return nil, err
+		}
+		a.epochs[e.id] = e
+	}
+	return a, nil
+}
+
+// start makes a loaded actor run, listen to gossip and be found.
+func (n *Node) start(a *actor) error {
+	ctx, cancel := context.WithCancel(n.ctx)
+	r := &running{actor: a, stop: cancel}
+	n.mu.Lock()
+	n.spaces[a.sid] = r
+	for id := range a.epochs {
+		n.topics[id] = a
+	}
+	n.mu.Unlock()
+	go a.run(ctx)
+	topic, err := n.mesh.Join(a.current().id, &heads{a: a, e: a.current()}, n.gossiped(a), n.peerJoined(a))
+	switch {
+	case errors.Is(err, gossip.ErrTooManyTopics):
+		n.log.Warn("too many live topics: this space is kept by reconciliation alone", "space", fingerprint(a.sid))
+	case err != nil:
+		return err
+	default:
+		r.topic = topic
+	}
+	n.redial.poke()
+	return nil
+}
+
+// gossiped hands a frame that the judge accepted to the actor. Gossip is a
+// hint: when the inbox is full it is dropped and reconciliation brings it.
+func (n *Node) gossiped(a *actor) func(peer.ID, envelope.Frame) {
+	return func(from peer.ID, f envelope.Frame) {
+		if !a.offer(&runIn{topic: f.Topic(), from: from, cert: f.Cert, run: f.Run}) {
+			n.stats.Dropped.Add(1)
+			n.reconcile(a.sid, from)
+		}
+	}
+}
+
+// peerJoined reconciles with every peer that turns up in the topic, and
+// remembers where it is.
+func (n *Node) peerJoined(a *actor) func(peer.ID) {
+	return func(p peer.ID) {
+		n.book.learn(a.sid, peer.AddrInfo{ID: p, Addrs: n.host.Peerstore().Addrs(p)})
+		n.reconcile(a.sid, p)
+	}
+}
+
+// heartbeat reconciles each space with one random connected peer now and
+// then, and renews writer certificates.
+func (n *Node) heartbeat(ctx context.Context) {
+	t := time.NewTimer(jitter(syncEvery))
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			t.Reset(jitter(syncEvery))
+		}
+		for _, r := range n.all() {
+			for _, p := range n.book.of(r.sid) {
+				if n.host.Network().Connectedness(p.ID) == network.Connected {
+					n.reconcile(r.sid, p.ID)
+					break
+				}
+			}
+			n.renew(ctx, r.actor)
+		}
+	}
+}
+
+// keep stores a new space's keys and its control log, in that order: a key
+// record without a log is a space that never was, see openSpace.
+func (n *Node) keep(rec spaceRecord, entries []*control.Entry) (*actor, error) {
+	a, err := n.newActor(rec)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.saveKeys(rec); err != nil {
+		return nil, err
+	}
+	var b store.Batch
+	for _, e := range entries {
+		b.Control = append(b.Control, store.ControlRow{Seq: e.Seq, Raw: e.Raw()})
+	}
+	if err := a.store.Commit(store.Own, &b); err != nil {
+		return nil, errors.Join(err, n.keys.Delete(spaceKeyName(n.storeKey, a.sid)))
+	}
+	if err := a.load(); err != nil {
+		return nil, err
+	}
+	return a, n.start(a)
+}
+
+func (n *Node) saveKeys(rec spaceRecord) error {
+	b, err := space.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("keep the space's keys: %w", err)
+	}
+	if err := n.keys.Put(spaceKeyName(n.storeKey, [32]byte(rec.Space)), b); err != nil {
+		return fmt.Errorf("keep the space's keys: %w", err)
+	}
+	return nil
+}
+
+// keepEpoch stores an epoch of a space whose keys have changed.
+func (n *Node) keepEpoch(a *actor, e *epoch) error {
+	b, err := n.keys.Read(spaceKeyName(n.storeKey, a.sid))
+	if err != nil {
+		return fmt.Errorf("keep the space's keys: %w", err)
+	}
+	var rec spaceRecord
+	if err := space.Unmarshal(b, &rec); err != nil {
+		return fmt.Errorf("keep the space's keys: %w", err)
+	}
+	for i, er := range rec.Epochs {
+		if er.N == e.n {
+			rec.Epochs[i] = e.record()
+		}
+	}
+	return n.saveKeys(rec)
+}
+
+// The outlet of the actors.
+
+var _ outlet = (*Node)(nil)
+
+func (n *Node) publish(f envelope.Frame) {
+	n.mu.RLock()
+	var t *gossip.Topic
+	if a := n.topics[f.Topic()]; a != nil {
+		if r := n.spaces[a.sid]; r != nil {
+			t = r.topic
+		}
+	}
+	n.mu.RUnlock()
+	if t == nil {
+		return
+	}
+	b, err := f.AppendBinary(nil)
+	if err == nil {
+		err = t.Publish(n.ctx, b)
+	}
+	if err != nil {
+		n.log.Debug("publish", "err", err)
+	}
+}
+
+func (n *Node) reconcile(sid [32]byte, with peer.ID) {
+	if !n.cfg.NoReconcile && with != "" {
+		n.sched.want(exchange{sid, with})
+	}
+}
+
+func (n *Node) addrs(sid [32]byte) (own, others []string) {
+	own = fullAddrs(n.host)
+	for _, p := range n.book.of(sid) {
+		for _, a := range p.Addrs {
+			others = append(others, a.String()+"/p2p/"+p.ID.String())
+		}
+	}
+	return own, others
+}
+
+func (n *Node) meet(sid [32]byte, addrs []string) {
+	for _, p := range parsePeers(addrs) {
+		n.book.learn(sid, p)
+	}
+	n.redial.poke()
+}
+
+// Look-ups.
+
+func (n *Node) bySpace(sid [32]byte) *actor {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if r := n.spaces[sid]; r != nil {
+		return r.actor
+	}
+	return nil
+}
+
+func (n *Node) byTopic(id envelope.TopicID) (*actor, *epoch) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	a := n.topics[id]
+	if a == nil {
+		return nil, nil
+	}
+	return a, a.epoch(id)
+}
+
+// byID finds a space by its address. An address names at most one live space
+// of a home.
+func (n *Node) byID(id space.ID) (*actor, error) {
+	for _, r := range n.all() {
+		if r.id == id {
+			return r.actor, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", id, space.ErrSpaceNotFound)
+}
+
+func (n *Node) all() []*running {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	out := make([]*running, 0, len(n.spaces))
+	for _, r := range n.spaces {
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(a, b *running) int { return slices.Compare(a.sid[:], b.sid[:]) })
+	return out
+}
+
+func (n *Node) spaceIDs() [][32]byte {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	out := make([][32]byte, 0, len(n.spaces))
+	for sid := range n.spaces {
+		out = append(out, sid)
+	}
+	return out
+}
+
+// current is the newest epoch, for other goroutines than the actor's.
+func (a *actor) current() *epoch {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.now
+}
+
+// epoch is the epoch of a topic, for other goroutines.
+func (a *actor) epoch(id envelope.TopicID) *epoch {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.epochs[id]
+}
+
+// control is the committed control state, for other goroutines.
+func (a *actor) control() *control.State {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.ctl
+}
+
+// heads shows one topic to the gossip judge.
+type heads struct {
+	a *actor
+	e *epoch
+}
+
+var _ gossip.Replica = (*heads)(nil)
+
+func (h *heads) Chain(id envelope.ChainID) (envelope.Chain, bool) {
+	h.a.mu.RLock()
+	defer h.a.mu.RUnlock()
+	return h.e.topic.Chain(id)
+}
+
+func (h *heads) IDAt(chain envelope.ChainID, seq uint64) (envelope.ID, bool) {
+	return ids{h.a.store, h.e.id}.IDAt(chain, seq)
+}
+
+// ids answers for accepted ids out of the store.
+type ids struct {
+	store *store.Space
+	topic envelope.TopicID
+}
+
+func (x ids) IDAt(chain envelope.ChainID, seq uint64) (envelope.ID, bool) {
+	id, ok, err := x.store.IDAt(x.topic, chain, seq)
+	return id, ok && err == nil
+}
+
+// fingerprint is how an id stands in a log.
+func fingerprint(id [32]byte) string { return hex.EncodeToString(id[:4]) }

@@ -1,0 +1,148 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/kithnet/kith/node"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// wait bounds every test that waits for another node.
+const wait = 20 * time.Second
+
+var loopback = []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}
+
+// start runs a node in home on loopback, with an identity of its own.
+func start(t *testing.T, home string, change ...func(*node.Config)) *node.Node {
+	t.Helper()
+	if !node.Initialised(home) {
+		if _, _, err := node.Init(home, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := node.Config{Home: home, Listen: loopback, NoMDNS: true}
+	if testing.Verbose() {
+		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	n, err := node.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+func create(t *testing.T, n *node.Node, name string) space.ID {
+	t.Helper()
+	info, err := n.CreateSpace(t.Context(), xrpc.NewSpace{Type: "com.example.forum", Name: name, Policy: space.DefaultPolicy()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ID
+}
+
+func join(t *testing.T, authority, newcomer *node.Node, id space.ID) {
+	t.Helper()
+	inv, err := authority.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelWrite, MaxUses: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	if _, err := newcomer.Join(ctx, inv.Link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put(t *testing.T, n *node.Node, id space.ID, key, text string) space.CID {
+	t.Helper()
+	rec, err := space.RecordFromJSON([]byte(fmt.Sprintf(`{"$type":"com.example.forum.post","text":%q}`, text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := n.Write(t.Context(), id, []xrpc.Write{{
+		Action: xrpc.ActionPut, Path: space.Path{Collection: "com.example.forum.post", Key: space.RecordKey(key)}, Value: rec,
+	}}, xrpc.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.Records[0].CID
+}
+
+// eventually polls until check is content: what another node does has no
+// event here.
+func eventually(t *testing.T, what string, check func() error) {
+	t.Helper()
+	deadline := time.After(wait)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("%s: %v", what, err)
+		case <-tick.C:
+		}
+	}
+}
+
+func has(n *node.Node, id space.ID, key string, cid space.CID) func() error {
+	return func() error {
+		r, err := n.Record(context.Background(), id, "", space.Path{Collection: "com.example.forum.post", Key: space.RecordKey(key)})
+		if err == nil && r.CID != cid {
+			err = fmt.Errorf("cid %s, want %s", r.CID, cid)
+		}
+		return err
+	}
+}
+
+// inSync is content when all nodes show one digest and say so of each other.
+func inSync(id space.ID, nodes ...*node.Node) func() error {
+	return func() error {
+		var want string
+		for i, n := range nodes {
+			st, err := n.Status(context.Background())
+			if err != nil {
+				return err
+			}
+			for _, s := range st.Spaces {
+				if s.URI != id.String() {
+					continue
+				}
+				if i == 0 {
+					want = s.Digest
+				}
+				if s.Digest != want {
+					return fmt.Errorf("node %d has %s (%d entries), node 0 %s", i, s.Digest, s.Entries, want)
+				}
+				if len(s.InSyncWith) == 0 {
+					return fmt.Errorf("node %d is in sync with nobody", i)
+				}
+			}
+		}
+		return nil
+	}
+}
+
+func TestTwoMembers(t *testing.T) {
+	a, b := start(t, t.TempDir()), start(t, t.TempDir())
+	id := create(t, a, "club")
+	before := put(t, a, id, "before", "written before b came")
+	join(t, a, b, id)
+	eventually(t, "b reads what was there", has(b, id, "before", before))
+	eventually(t, "a reads b", has(a, id, "fromb", put(t, b, id, "fromb", "hello from b")))
+	eventually(t, "b reads a", has(b, id, "froma", put(t, a, id, "froma", "hello from a")))
+	eventually(t, "both say so", inSync(id, a, b))
+}

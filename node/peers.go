@@ -1,0 +1,226 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/multiformats/go-multiaddr"
+)
+
+// peerBook remembers where the peers of each space were last seen. It is a
+// leaf: learning something new calls save, which makes it durable.
+type peerBook struct {
+	self peer.ID
+	save func(space [32]byte, p peer.AddrInfo)
+
+	mu     sync.Mutex // guards spaces
+	spaces map[[32]byte]map[peer.ID][]multiaddr.Multiaddr
+}
+
+const (
+	maxBookPeers = 512 // peers remembered for one space
+	maxBookAddrs = 12  // addresses remembered for one peer
+)
+
+func newPeerBook(self peer.ID, save func([32]byte, peer.AddrInfo)) *peerBook {
+	return &peerBook{self: self, save: save, spaces: map[[32]byte]map[peer.ID][]multiaddr.Multiaddr{}}
+}
+
+// learn adds what is new of p to the space's peers.
+func (b *peerBook) learn(space [32]byte, p peer.AddrInfo) {
+	if p.ID == b.self || len(p.Addrs) == 0 {
+		return
+	}
+	b.mu.Lock()
+	peers := b.spaces[space]
+	if peers == nil {
+		peers = map[peer.ID][]multiaddr.Multiaddr{}
+		b.spaces[space] = peers
+	}
+	old, known := peers[p.ID]
+	if !known && len(peers) >= maxBookPeers {
+		b.mu.Unlock()
+		return
+	}
+	addrs := slices.Clone(p.Addrs) // the newest first
+	for _, a := range old {
+		if !multiaddr.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	addrs = addrs[:min(len(addrs), maxBookAddrs)]
+	fresh := !known || len(addrs) != len(old) || !multiaddr.Contains(old, addrs[0])
+	peers[p.ID] = addrs
+	b.mu.Unlock()
+	if fresh {
+		b.save(space, peer.AddrInfo{ID: p.ID, Addrs: addrs})
+	}
+}
+
+// load puts in what was saved.
+func (b *peerBook) load(space [32]byte, p peer.AddrInfo) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.spaces[space] == nil {
+		b.spaces[space] = map[peer.ID][]multiaddr.Multiaddr{}
+	}
+	b.spaces[space][p.ID] = p.Addrs
+}
+
+// of are the known peers of a space, in random order.
+func (b *peerBook) of(space [32]byte) []peer.AddrInfo {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]peer.AddrInfo, 0, len(b.spaces[space]))
+	for id, addrs := range b.spaces[space] {
+		out = append(out, peer.AddrInfo{ID: id, Addrs: slices.Clone(addrs)})
+	}
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// redialer keeps every space connected to some of its peers, and the node to
+// its bootstrap peers: links die and nothing else restores them.
+type redialer struct {
+	h      host.Host
+	book   *peerBook
+	spaces func() [][32]byte
+	always []peer.AddrInfo
+	log    *slog.Logger
+	wake   chan struct{}
+
+	backoff map[peer.ID]*dialBackoff // owned by run
+}
+
+type dialBackoff struct {
+	next  time.Time
+	tries int
+}
+
+const (
+	dialsAtOnce = 8
+	dialTimeout = 5 * time.Second
+	dialMax     = 30 * time.Second // longest pause between two tries of one peer
+)
+
+func newRedialer(h host.Host, book *peerBook, always []peer.AddrInfo, spaces func() [][32]byte, log *slog.Logger) *redialer {
+	return &redialer{
+		h: h, book: book, spaces: spaces, always: always, log: log,
+		wake: make(chan struct{}, 1), backoff: map[peer.ID]*dialBackoff{},
+	}
+}
+
+// poke makes the next round happen now: a link died, a space was joined.
+func (r *redialer) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run dials until ctx is done.
+func (r *redialer) run(ctx context.Context) {
+	notify := &network.NotifyBundle{DisconnectedF: func(network.Network, network.Conn) { r.poke() }}
+	r.h.Network().Notify(notify)
+	defer r.h.Network().StopNotify(notify)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-r.wake:
+		}
+		r.round(ctx)
+		timer.Reset(jitter(redialEvery))
+	}
+}
+
+// round dials what is missing, a few at a time, and waits for the answers.
+func (r *redialer) round(ctx context.Context) {
+	todo := r.missing(time.Now())
+	failed := make([]bool, len(todo))
+	slots := make(chan struct{}, dialsAtOnce)
+	var wg sync.WaitGroup
+	for i, p := range todo {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			failed[i] = r.try(ctx, p) != nil
+		})
+	}
+	wg.Wait()
+	for i, p := range todo {
+		if !failed[i] {
+			delete(r.backoff, p.ID)
+			continue
+		}
+		b := r.backoff[p.ID]
+		if b == nil {
+			b = &dialBackoff{}
+			r.backoff[p.ID] = b
+		}
+		b.tries++
+		b.next = time.Now().Add(jitter(min(dialMax, redialEvery<<min(b.tries-1, 4))))
+	}
+}
+
+// missing are the peers to dial now: bootstrap peers that are not connected,
+// and for every space with too few links some of its known peers.
+func (r *redialer) missing(now time.Time) []peer.AddrInfo {
+	var out []peer.AddrInfo
+	seen := map[peer.ID]bool{}
+	add := func(p peer.AddrInfo) {
+		if b := r.backoff[p.ID]; !seen[p.ID] && (b == nil || !now.Before(b.next)) {
+			seen[p.ID] = true
+			out = append(out, p)
+		}
+	}
+	for _, p := range r.always {
+		if !r.connected(p.ID) {
+			add(p)
+		}
+	}
+	for _, s := range r.spaces() {
+		links := 0
+		var candidates []peer.AddrInfo
+		for _, p := range r.book.of(s) {
+			if r.connected(p.ID) {
+				links++
+			} else {
+				candidates = append(candidates, p)
+			}
+		}
+		for _, p := range candidates[:min(len(candidates), max(0, wantPeers-links))] {
+			add(p)
+		}
+	}
+	return out
+}
+
+func (r *redialer) connected(p peer.ID) bool {
+	return r.h.Network().Connectedness(p) == network.Connected
+}
+
+func (r *redialer) try(ctx context.Context, p peer.AddrInfo) error {
+	// The swarm's own back-off grows to minutes; ours decides here.
+	if s, ok := r.h.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(p.ID)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	err := dial(ctx, r.h, p)
+	if err != nil {
+		r.log.Debug("dial failed", "peer", p.ID, "err", err)
+	}
+	return err
+}

@@ -1,0 +1,198 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	"github.com/multiformats/go-multiaddr"
+
+	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/identity"
+)
+
+// Tables of the store's node-level settings.
+const (
+	logTable  = "identity-log" // commitment -> log
+	peerTable = "peer"         // space id ‖ peer id -> addresses
+)
+
+// people is what this node knows of other identities: the logs it verified.
+type people struct {
+	mu     sync.RWMutex // guards what follows
+	logs   map[identity.Commitment][][]byte
+	states map[identity.Commitment]identity.State
+}
+
+func loadPeople(st *store.Store, s *self) (*people, error) {
+	p := &people{
+		logs:   map[identity.Commitment][][]byte{s.c: s.log},
+		states: map[identity.Commitment]identity.State{s.c: s.state},
+	}
+	for kv, err := range st.List(logTable) {
+		if err != nil {
+			return nil, fmt.Errorf("read identity logs: %w", err)
+		}
+		var log [][]byte
+		if err := space.Unmarshal(kv.Value, &log); err != nil {
+			return nil, fmt.Errorf("read identity logs: %w", err)
+		}
+		state, err := identity.Verify(log)
+		if err != nil {
+			return nil, fmt.Errorf("read identity logs: %w", err)
+		}
+		p.logs[state.C], p.states[state.C] = log, state
+	}
+	return p, nil
+}
+
+// take verifies entries as c's log, whole or from where the known log ends,
+// and keeps the longer one. roster is the head that the control log vouches
+// for: a log that does not hold it is not c's.
+func (p *people) take(c identity.Commitment, roster [32]byte, entries [][]byte) (log [][]byte, changed bool) {
+	p.mu.RLock()
+	known := p.logs[c]
+	p.mu.RUnlock()
+	for _, try := range [][][]byte{entries, append(slices.Clone(known), entries...)} {
+		if len(try) <= len(known) {
+			continue
+		}
+		state, err := identity.Verify(try)
+		if err != nil || state.C != c {
+			continue
+		}
+		if _, ok := identity.Since(try, roster); !ok {
+			continue
+		}
+		p.mu.Lock()
+		p.logs[c], p.states[c] = try, state
+		p.mu.Unlock()
+		return try, true
+	}
+	return known, false
+}
+
+// identity is what the log of c says, if we have it.
+func (n *Node) identity(c identity.Commitment) (identity.State, bool) {
+	n.people.mu.RLock()
+	defer n.people.mu.RUnlock()
+	s, ok := n.people.states[c]
+	return s, ok
+}
+
+// identityLog is the log of c, if we have it.
+func (n *Node) identityLog(c identity.Commitment) [][]byte {
+	n.people.mu.RLock()
+	defer n.people.mu.RUnlock()
+	return n.people.logs[c]
+}
+
+// learn takes what somebody says of c's log; only what verifies stays.
+func (n *Node) learn(c identity.Commitment, roster [32]byte, entries [][]byte) {
+	log, changed := n.people.take(c, roster, entries)
+	if !changed {
+		return
+	}
+	b, err := space.Marshal(log)
+	if err == nil {
+		err = n.store.Put(logTable, c[:], b, store.Remote)
+	}
+	if err != nil {
+		n.log.Warn("keep an identity log", "err", err)
+	}
+}
+
+// learnAll sorts a welcome's identity log entries by person: each log begins
+// with its genesis.
+func (n *Node) learnAll(entries [][]byte, roster func(identity.Commitment) ([32]byte, bool)) {
+	var log [][]byte
+	flush := func() {
+		if len(log) == 0 {
+			return
+		}
+		if s, err := identity.Verify(log); err == nil {
+			if head, ok := roster(s.C); ok {
+				n.learn(s.C, head, log)
+			}
+		}
+		log = nil
+	}
+	for _, e := range entries {
+		if identity.IsGenesis(e) {
+			flush()
+		}
+		log = append(log, e)
+	}
+	flush()
+}
+
+// savePeer makes what the peer book learnt durable.
+func (n *Node) savePeer(sid [32]byte, p peer.AddrInfo) {
+	addrs := make([]string, len(p.Addrs))
+	for i, a := range p.Addrs {
+		addrs[i] = a.String()
+	}
+	b, err := space.Marshal(addrs)
+	if err == nil {
+		err = n.store.Put(peerTable, append(sid[:], p.ID...), b, store.Remote)
+	}
+	if err != nil {
+		n.log.Warn("keep a peer's address", "err", err)
+	}
+}
+
+// loadPeers fills the peer book with what earlier runs learnt.
+func (n *Node) loadPeers() error {
+	for kv, err := range n.store.List(peerTable) {
+		if err != nil {
+			return fmt.Errorf("read peers: %w", err)
+		}
+		var addrs []string
+		if err := space.Unmarshal(kv.Value, &addrs); err != nil || len(kv.Key) <= 32 {
+			return fmt.Errorf("read peers: %w", space.ErrMalformed)
+		}
+		info := peer.AddrInfo{ID: peer.ID(kv.Key[32:])}
+		for _, a := range addrs {
+			if m, err := multiaddr.NewMultiaddr(a); err == nil {
+				info.Addrs = append(info.Addrs, m)
+			}
+		}
+		n.book.load([32]byte(kv.Key[:32]), info)
+	}
+	return nil
+}
+
+// mdnsService is what Kith nodes look for on the local network.
+const mdnsService = "_kith._udp"
+
+// startMDNS looks for nodes on the local network. Where multicast does not
+// work the node runs without.
+func (n *Node) startMDNS() {
+	s := mdns.NewMdnsService(n.host, mdnsService, nearby{n})
+	if err := s.Start(); err != nil {
+		n.log.Warn("no discovery on the local network", "err", err)
+		return
+	}
+	n.wg.Go(func() {
+		<-n.ctx.Done()
+		if err := s.Close(); err != nil {
+			n.log.Debug("stop mdns", "err", err)
+		}
+	})
+}
+
+// nearby connects to the nodes that mDNS names.
+type nearby struct{ n *Node }
+
+func (f nearby) HandlePeerFound(p peer.AddrInfo) {
+	f.n.wg.Go(func() {
+		if p.ID != f.n.host.ID() && f.n.ctx.Err() == nil {
+			if err := f.n.redial.try(f.n.ctx, p); err != nil {
+				f.n.log.Debug("peer on the local network", "err", err)
+			}
+		}
+	})
+}

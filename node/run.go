@@ -1,0 +1,76 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// Ready is what a node says once it takes requests.
+type Ready struct {
+	Ready     bool      `json:"ready"`
+	DID       space.DID `json:"did"`
+	PeerID    string    `json:"peerId"`
+	Listen    []string  `json:"listen"`
+	HTTP      string    `json:"http"`
+	TokenFile string    `json:"tokenFile"`
+	Roles     []string  `json:"roles"`
+}
+
+// stopTimeout bounds how long open requests may hold up a stop.
+const stopTimeout = 5 * time.Second
+
+// Run serves the API until ctx is done, then closes the node. ready is called
+// once, when requests are taken.
+func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
+	r := Ready{
+		Ready: true, DID: n.self.did, PeerID: n.host.ID().String(), Listen: fullAddrs(n.host),
+		TokenFile: TokenFile(n.cfg.Home), Roles: []string{"member"},
+	}
+	if n.cfg.HTTP == "" {
+		ready(r)
+		<-ctx.Done()
+		return n.Close()
+	}
+	l, err := net.Listen("tcp", n.cfg.HTTP)
+	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%w; try --http 127.0.0.1:0", err)
+		}
+		return errors.Join(fmt.Errorf("listen for the API: %w", err), n.Close())
+	}
+	r.HTTP = "http://" + l.Addr().String()
+	token, err := readToken(n.cfg.Home)
+	if err == nil {
+		err = os.WriteFile(AddrFile(n.cfg.Home), []byte(r.HTTP+"\n"), 0o600)
+	}
+	if err != nil {
+		l.Close()
+		return errors.Join(err, n.Close())
+	}
+	defer os.Remove(filepath.Join(n.cfg.Home, addrFile))
+	srv := &xrpc.Server{
+		Spaces: n, Membership: n, Records: n, Repos: n, Node: n,
+		Token: token, Origins: n.cfg.Origins, Log: n.log, Version: n.cfg.Version,
+	}
+	ready(r)
+	return errors.Join(srv.Serve(ctx, l), n.Close())
+}
+
+// ReadAddr is the API address of the node that runs in home.
+func ReadAddr(home string) (string, error) {
+	b, err := os.ReadFile(AddrFile(home))
+	if err != nil {
+		return "", fmt.Errorf("no node runs in %s: %w", home, err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

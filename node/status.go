@@ -1,0 +1,86 @@
+package node
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/kithnet/kith/gossip"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// stats counts what status shows. Leaves, safe for concurrent use.
+type stats struct {
+	Refused    atomic.Uint64 // entries and chains that members' rules refuse
+	Disputed   atomic.Uint64 // chains whose author denies them
+	Unopened   atomic.Uint64 // spaces that did not open
+	Dropped    atomic.Uint64 // frames dropped because a space was busy
+	SyncDone   atomic.Uint64
+	SyncFailed atomic.Uint64
+	SyncBytes  atomic.Int64
+}
+
+func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
+	out := map[string]uint64{
+		"entriesRefused": s.Refused.Load(), "chainsDisputed": s.Disputed.Load(), "spacesUnopened": s.Unopened.Load(),
+		"framesDropped": s.Dropped.Load(), "syncSessions": s.SyncDone.Load(), "syncFailures": s.SyncFailed.Load(),
+		"syncBytes": uint64(s.SyncBytes.Load()),
+	}
+	for name, v := range m.Counters().All() {
+		out["gossip"+strings.ToUpper(name[:1])+name[1:]] = v
+	}
+	return out
+}
+
+// status is one space in numbers. A peer is in sync with us only if its last
+// stated digest is the one we hold now.
+func (a *actor) status() xrpc.SpaceStatus {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	me, _ := a.ctl.Member(a.self.c)
+	s := xrpc.SpaceStatus{
+		URI: a.id.String(), Name: a.name, Role: me.Level.String(), Epoch: a.ctl.Epoch, InSyncWith: []xrpc.SyncPeer{},
+	}
+	for _, r := range a.repos {
+		s.Records += r.Count()
+	}
+	epochs := make([]*epoch, 0, len(a.epochs))
+	for _, e := range a.epochs {
+		epochs = append(epochs, e)
+		s.Entries += e.topic.Count()
+	}
+	slices.SortFunc(epochs, func(x, y *epoch) int { return int(x.n) - int(y.n) })
+	h := sha256.New()
+	for _, e := range epochs {
+		d := e.topic.Digest()
+		var n [16]byte
+		binary.BigEndian.PutUint64(n[:], e.n)
+		binary.BigEndian.PutUint64(n[8:], e.topic.Count())
+		h.Write(n[:])
+		h.Write(d[:])
+	}
+	s.Digest = hex.EncodeToString(h.Sum(nil))
+	d := a.now.topic.Digest()
+	for _, p := range a.syncs {
+		if p.Digest == hex.EncodeToString(d[:]) && p.Count == a.now.topic.Count() {
+			s.InSyncWith = append(s.InSyncWith, p)
+		}
+	}
+	slices.SortFunc(s.InSyncWith, func(x, y xrpc.SyncPeer) int { return strings.Compare(x.PeerID, y.PeerID) })
+	for _, n := range a.behind {
+		s.Behind = max(s.Behind, n)
+	}
+	if a.broken != nil {
+		s.LastError = a.broken.Error()
+	}
+	return s
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
