@@ -339,6 +339,35 @@ func TestJoinWaits(t *testing.T) {
 	}
 }
 
+// deadlines is an answer whose connection has deadlines.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read, write time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error  { d.read = t; return nil }
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return nil }
+
+// A long join moves the deadlines that would cut it off; nothing else does.
+func TestDeadlines(t *testing.T) {
+	for wait, most := range map[string]time.Duration{"0": answerTimeout, "600": 600*time.Second + answerTimeout} {
+		r := httptest.NewRequest(post, "http://localhost/xrpc/dev.kith.space.join", strings.NewReader(`{"link":"kith:j#secret","waitSeconds":`+wait+`}`))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", "Bearer "+apiToken)
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		newServer(newFake(t)).ServeHTTP(w, r)
+		for _, at := range []time.Time{w.read, w.write} {
+			if left := time.Until(at); w.Code != 200 || left > most || left < most-10*time.Second {
+				t.Errorf("wait %s: status %d, deadline in %v, want %v", wait, w.Code, left, most)
+			}
+		}
+	}
+	hs := newServer(newFake(t)).httpServer()
+	if hs.ReadHeaderTimeout == 0 || hs.ReadTimeout == 0 || hs.WriteTimeout == 0 || hs.IdleTimeout == 0 || hs.MaxHeaderBytes == 0 {
+		t.Errorf("a connection can last for ever: %+v", hs)
+	}
+}
+
 // A client that went away gets no answer that could pass for one.
 func TestClientGoneAway(t *testing.T) {
 	f := newFake(t)

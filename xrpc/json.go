@@ -20,14 +20,13 @@ type object struct {
 }
 
 type member struct {
-	key string
-	raw []byte // within the text given to parseObject
+	key, raw []byte // within the text given to parseObject, but for keys with escapes
 }
 
 // parseObject checks that b is one JSON object (RFC 8259, UTF-8, no key twice
 // in any object, no lone surrogate, maxJSONDepth deep) and splits it.
 func parseObject(b []byte) (object, error) {
-	s := scanner{b: b}
+	s := scanner{b: b, keys: make([][]byte, 0, 16)}
 	s.space()
 	if s.peek() != '{' {
 		if err := s.only(); err != nil {
@@ -36,7 +35,7 @@ func parseObject(b []byte) (object, error) {
 		return object{}, faultf(errShape, "body: must be a JSON object")
 	}
 	o := object{members: make([]member, 0, 8)}
-	err := s.object(1, func(key string, raw []byte) { o.members = append(o.members, member{key, raw}) })
+	err := s.object(1, func(key, raw []byte) { o.members = append(o.members, member{key, raw}) })
 	if err == nil {
 		err = s.end()
 	}
@@ -49,7 +48,7 @@ func parseObject(b []byte) (object, error) {
 // raw is the text of a member; a JSON null counts as absent.
 func (o object) raw(key string) ([]byte, bool) {
 	for i := range o.members {
-		if o.members[i].key == key {
+		if string(o.members[i].key) == key {
 			return o.members[i].raw, string(o.members[i].raw) != "null"
 		}
 	}
@@ -59,7 +58,7 @@ func (o object) raw(key string) ([]byte, bool) {
 // has reports whether a member is there, even as null.
 func (o object) has(key string) bool {
 	for i := range o.members {
-		if o.members[i].key == key {
+		if string(o.members[i].key) == key {
 			return true
 		}
 	}
@@ -78,7 +77,7 @@ func (o object) text(key string) (string, bool, error) {
 	if err != nil {
 		return "", false, faultf(errRequest, "%s: %v", key, err)
 	}
-	return s, true, nil
+	return string(s), true, nil
 }
 
 func (o object) boolean(key string) (v, ok bool, err error) {
@@ -161,7 +160,7 @@ func (o object) texts(key string, most int) ([]string, error) {
 		if err != nil {
 			return nil, faultf(errRequest, "%s: %v", key, err)
 		}
-		out = append(out, s)
+		out = append(out, string(s))
 	}
 	return out, nil
 }
@@ -170,7 +169,7 @@ func (o object) texts(key string, most int) ([]string, error) {
 type scanner struct {
 	b    []byte
 	pos  int
-	keys []string // of the objects that are open, outermost first
+	keys [][]byte // of the objects that are open, outermost first
 }
 
 var errJSON = errors.New("not JSON")
@@ -287,38 +286,47 @@ func (s *scanner) digits() bool {
 	return s.pos > from
 }
 
+// plain are the bytes of a string that stand for themselves.
+var plain = func() (t [256]bool) {
+	for c := 0x20; c < utf8.RuneSelf; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
+
 // str moves over a string and returns it with its quotes.
 func (s *scanner) str() ([]byte, error) {
-	from := s.pos
-	s.pos++
-	for s.pos < len(s.b) {
-		switch c := s.b[s.pos]; {
-		case c == '"':
-			s.pos++
-			return s.b[from:s.pos], nil
-		case c < 0x20:
-			return nil, fmt.Errorf("%w: control character in a string", errJSON)
-		case c < utf8.RuneSelf && c != '\\':
-			s.pos++
-		case c == '\\':
-			n := escape(s.b[s.pos:])
-			if n == 0 {
-				return nil, fmt.Errorf("%w: bad escape", errJSON)
-			}
-			s.pos += n
-		default:
-			r, n := utf8.DecodeRune(s.b[s.pos:])
-			if r == utf8.RuneError && n == 1 {
-				return nil, fmt.Errorf("%w: not UTF-8", errJSON)
-			}
-			s.pos += n
+	b, from := s.b, s.pos
+	for i := from + 1; i < len(b); {
+		c := b[i]
+		if plain[c] {
+			i++
+			continue
 		}
+		n := 0
+		switch {
+		case c == '"':
+			s.pos = i + 1
+			return b[from:s.pos], nil
+		case c == '\\':
+			n = escape(b[i:])
+		case c >= utf8.RuneSelf:
+			if r, size := utf8.DecodeRune(b[i:]); r != utf8.RuneError || size > 1 {
+				n = size
+			}
+		}
+		if n == 0 {
+			s.pos = i
+			return nil, fmt.Errorf("%w: a string has a control character, a bad escape or no UTF-8", errJSON)
+		}
+		i += n
 	}
+	s.pos = len(b)
 	return nil, fmt.Errorf("%w: string without end", errJSON)
 }
 
 // object moves over an object and gives each member to each, if there is one.
-func (s *scanner) object(depth int, each func(key string, raw []byte)) error {
+func (s *scanner) object(depth int, each func(key, raw []byte)) error {
 	if depth > maxJSONDepth {
 		return space.ErrTooLarge
 	}
@@ -367,12 +375,12 @@ func (s *scanner) object(depth int, each func(key string, raw []byte)) error {
 
 // unique remembers a key of the object whose keys begin at first: in a list
 // while there are few, then in a map.
-func (s *scanner) unique(first int, key string, seen map[string]bool) (map[string]bool, error) {
+func (s *scanner) unique(first int, key []byte, seen map[string]bool) (map[string]bool, error) {
 	const few = 16
 	if seen == nil {
 		for _, k := range s.keys[first:] {
-			if k == key {
-				return nil, fmt.Errorf("%w: key %q twice", errJSON, clip(key))
+			if bytes.Equal(k, key) {
+				return nil, fmt.Errorf("%w: key %q twice", errJSON, clip(string(key)))
 			}
 		}
 		s.keys = append(s.keys, key)
@@ -381,14 +389,14 @@ func (s *scanner) unique(first int, key string, seen map[string]bool) (map[strin
 		}
 		seen = make(map[string]bool, 2*few)
 		for _, k := range s.keys[first:] {
-			seen[k] = true
+			seen[string(k)] = true
 		}
 		return seen, nil
 	}
-	if seen[key] {
-		return nil, fmt.Errorf("%w: key %q twice", errJSON, clip(key))
+	if seen[string(key)] {
+		return nil, fmt.Errorf("%w: key %q twice", errJSON, clip(string(key)))
 	}
-	seen[key] = true
+	seen[string(key)] = true
 	return seen, nil
 }
 

@@ -58,11 +58,12 @@ func hex4(b []byte) (rune, bool) {
 	return r, true
 }
 
-// unquote is the text of a string that str accepted.
-func unquote(quoted []byte) (string, error) {
+// unquote is the text of a string that str accepted: part of it if nothing is
+// escaped there.
+func unquote(quoted []byte) ([]byte, error) {
 	b := quoted[1 : len(quoted)-1]
 	if bytes.IndexByte(b, '\\') < 0 {
-		return string(b), nil
+		return b, nil
 	}
 	out := make([]byte, 0, len(b))
 	for len(b) > 0 {
@@ -73,7 +74,7 @@ func unquote(quoted []byte) (string, error) {
 		}
 		n := escape(b)
 		if n == 0 {
-			return "", fmt.Errorf("%w: bad escape", errJSON)
+			return nil, fmt.Errorf("%w: bad escape", errJSON)
 		}
 		switch b[1] {
 		case 'b':
@@ -94,7 +95,7 @@ func unquote(quoted []byte) (string, error) {
 		}
 		b = b[n:]
 	}
-	return string(out), nil
+	return out, nil
 }
 
 // clip shortens foreign text for a message.

@@ -195,8 +195,8 @@ func freeConfig(r space.Record) any {
 	if text, err := r.JSON(); r != nil && err == nil {
 		o, _ := parseObject(text)
 		for _, m := range o.members {
-			if !strings.Contains(flags, `"`+m.key+`"`) {
-				extra += "," + quote(m.key) + ":" + string(m.raw)
+			if key := quote(string(m.key)); !strings.Contains(flags, key) {
+				extra += "," + key + ":" + string(m.raw)
 			}
 		}
 	}
