@@ -289,8 +289,11 @@ func TestCrashWhileOpening(t *testing.T) {
 		}
 		for op := range 25 {
 			var cut *faulty
+			var mu sync.Mutex
 			n := 0
 			disk.onOp = func() {
+				mu.Lock()
+				defer mu.Unlock()
 				if n++; n == op%8+1 {
 					cut = disk.clone(func(int) int { return 0 })
 				}

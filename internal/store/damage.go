@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -13,18 +12,21 @@ import (
 	"strings"
 
 	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/opt"
 )
 
-// errTables: tables are not as the manifest has them. The engine would notice
+// errTables: files are not as the manifest has them. The engine would notice
 // only some of that, and then rebuild without a word.
-var errTables = fmt.Errorf("%w: tables", ErrDamaged)
+var errTables = fmt.Errorf("%w: files and manifest disagree", ErrDamaged)
 
 // keepCopies is how many copies of damaged databases are kept.
 const keepCopies = 3
 
 // checkDatabase looks at everything an open reads: manifest, logs, and that
-// the tables are there in their length. It changes nothing.
-func checkDatabase(d *disk) (err error) {
+// the files are there. It changes nothing. That the end of a log is missing
+// shows only if a record was cut: else its peers know of what the node has
+// forgotten.
+func checkDatabase(d *disk) error {
 	// The engine wants its lock file even to read.
 	f, err := os.OpenFile(filepath.Join(d.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err := errors.Join(err, closeFile(f)); err != nil {
@@ -34,12 +36,35 @@ func checkDatabase(d *disk) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	tables, err := db.GetProperty("leveldb.sstables")
-	if err != nil {
+	if err := db.Close(); err != nil {
 		return err
 	}
-	return checkTables(d.dir, tables)
+	return checkManifest(d.dir)
+}
+
+// checkManifest looks for the files of which the manifest speaks: the log it
+// names, which the engine would not miss, and the tables.
+func checkManifest(dir string) error {
+	current, err := os.ReadFile(filepath.Join(dir, "CURRENT"))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errTables, err)
+	}
+	m, err := readManifest(filepath.Join(dir, strings.TrimSpace(string(current))))
+	if err != nil {
+		return fmt.Errorf("%w: manifest: %w", errTables, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, fmt.Sprintf("%06d.log", m.log))); err != nil {
+		return fmt.Errorf("%w: %w", errTables, err)
+	}
+	for num, size := range m.tables {
+		switch info, err := os.Stat(filepath.Join(dir, fmt.Sprintf("%06d.ldb", num))); {
+		case err != nil:
+			return fmt.Errorf("%w: %w", errTables, err)
+		case info.Size() != size:
+			return fmt.Errorf("%w: %s is of %d bytes, not %d", errTables, info.Name(), info.Size(), size)
+		}
+	}
+	return nil
 }
 
 func closeFile(f *os.File) error {
@@ -49,38 +74,83 @@ func closeFile(f *os.File) error {
 	return f.Close()
 }
 
-// checkTables reads the engine's list, lines of NUMBER:SIZE[FIRST .. LAST]
-// between lines that begin with dashes.
-func checkTables(dir, list string) error {
-	for lines := bufio.NewScanner(strings.NewReader(list)); lines.Scan(); {
-		table, _, ok := strings.Cut(lines.Text(), "[")
-		num, size, ok2 := strings.Cut(table, ":")
-		want, err := strconv.ParseInt(size, 10, 64)
-		if !ok || !ok2 || err != nil {
-			continue // a heading
-		}
-		info, err := os.Stat(tableFile(dir, num))
-		if errors.Is(err, fs.ErrNotExist) {
-			info, err = os.Stat(strings.TrimSuffix(tableFile(dir, num), ".ldb") + ".sst")
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", errTables, err)
-		}
-		if info.Size() != want {
-			return fmt.Errorf("%w: %s is of %d bytes, not %d", errTables, info.Name(), info.Size(), want)
+// rebuild makes a damaged database fit to be opened. noted is set if the
+// engine once met a block it could not read: then all that it can read is
+// copied into a new database. Tables that are cut or gone are given up whole,
+// and so is every damaged one if the manifest is.
+func (s *Store) rebuild(d *disk, noted bool, damage error) error {
+	if errors.Is(damage, errTables) || closeDB(d.Open(lenient)) != nil {
+		if err := closeDB(leveldb.RecoverFile(d.dir, d.opts.engine(lenient))); err != nil {
+			return err
 		}
 	}
-	return nil
+	if !noted {
+		return nil
+	}
+	fresh := &disk{dir: d.dir + ".new", opts: d.opts}
+	if err := os.RemoveAll(fresh.dir); err != nil {
+		return err
+	}
+	if err := copyReadable(d, fresh); err != nil {
+		return err
+	}
+	return s.replaceDB(fresh.dir)
 }
 
-// rebuild makes a damaged database fit to be opened. What tables hold is
-// looked at only if they are suspect: then each is read, and rewritten without
-// its damaged blocks.
-func rebuild(d *disk, tables bool) error {
-	if !tables {
-		return closeDB(d.Open(lenient))
+// copyReadable copies the rows of a database that can be read.
+func copyReadable(from, to *disk) (err error) {
+	old, err := from.Open(salvage)
+	if err != nil {
+		return err
 	}
-	return closeDB(leveldb.RecoverFile(d.dir, d.opts.engine(lenient)))
+	defer func() { err = errors.Join(err, old.Close()) }()
+	fresh, err := to.Open(strict)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, fresh.Close()) }()
+	it := old.NewIterator(nil, scanning)
+	defer it.Release()
+	b := new(batch)
+	for more := true; more; {
+		if more = it.Next(); more {
+			b.Put(it.Key(), it.Value())
+		}
+		if b.n < groupBytes && more {
+			continue
+		}
+		if err := fresh.Write(&b.b, &opt.WriteOptions{Sync: true}); err != nil {
+			return err
+		}
+		b.reset()
+	}
+	return it.Error()
+}
+
+// replaceDB puts a new database in the place of the old one. finishReplacing
+// goes on where it was interrupted.
+func (s *Store) replaceDB(fresh string) error {
+	db := filepath.Join(s.dir, dbDir)
+	if err := syncDir(fresh); err != nil {
+		return err
+	}
+	if err := os.Rename(db, db+".old"); err != nil {
+		return err
+	}
+	return s.finishReplacing()
+}
+
+func (s *Store) finishReplacing() error {
+	db := filepath.Join(s.dir, dbDir)
+	if _, err := os.Stat(db); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(db+".new", db); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := syncDir(s.dir); err != nil {
+			return err
+		}
+	}
+	return errors.Join(os.RemoveAll(db+".new"), os.RemoveAll(db+".old"))
 }
 
 // copyAside copies a database to DIR.damaged-<n>, n being the next number, and

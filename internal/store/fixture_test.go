@@ -174,4 +174,3 @@ func testStatement() *space.Statement {
 		View: space.View{Count: 4, Digest: [32]byte{5}}, Ctl: space.Head{Term: 6, Seq: 7, Hash: [32]byte{8}},
 	}
 }
-

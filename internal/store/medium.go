@@ -19,9 +19,10 @@ type mode uint8
 
 const (
 	strict   mode = iota // refuse any damage
-	lenient              // drop damaged log records, rebuild what can not be read
+	lenient              // drop damaged log records
 	readOnly             // write nothing; drop damaged log records
 	probe                // write nothing, refuse any damage
+	salvage              // write nothing, read around damage
 )
 
 // medium is where an engine keeps its database.
@@ -75,14 +76,20 @@ func (o Options) engine(m mode) *opt.Options {
 		// A large batch goes through the log like every other: the order of
 		// commits after a crash hangs on it.
 		DisableLargeBatchTransaction: true,
-		Strict:                       opt.DefaultStrict,
-		ReadOnly:                     m == readOnly || m == probe,
+		// StrictRecovery: a recovery leaves damaged tables out. Otherwise it
+		// rewrites them in the order of another comparer, and reading them
+		// panics (goleveldb v1.0.0).
+		Strict:   opt.DefaultStrict | opt.StrictRecovery,
+		ReadOnly: m == readOnly || m == probe || m == salvage,
 	}
 	if m == strict {
 		e.Strict |= opt.StrictJournal | opt.StrictManifest
 	}
 	if m == probe {
 		e.Strict = opt.StrictAll
+	}
+	if m == salvage {
+		e.Strict = opt.StrictJournalChecksum | opt.StrictBlockChecksum
 	}
 	return e
 }
@@ -185,9 +192,4 @@ func listFiles(dir string) ([]string, error) {
 		}
 	}
 	return names, nil
-}
-
-// tableFile is the name the engine gives to a table.
-func tableFile(dir string, num string) string {
-	return filepath.Join(dir, strings.Repeat("0", max(0, 6-len(num)))+num+".ldb")
 }

@@ -121,6 +121,9 @@ func (s *Store) start(m medium, opts Options) error {
 // opened. A database that is gone although its directory is known is damaged
 // as well.
 func (s *Store) examine(d *disk, known bool) (damaged bool, err error) {
+	if err := s.finishReplacing(); err != nil {
+		return false, err
+	}
 	files, err := listFiles(d.dir)
 	if err != nil {
 		return false, err
@@ -139,7 +142,7 @@ func (s *Store) examine(d *disk, known bool) (damaged bool, err error) {
 	if s.copied, err = copyAside(d.dir, s.dir); err != nil {
 		return false, fmt.Errorf("copy damaged database (%w) aside: %w", damage, err)
 	}
-	if err := rebuild(d, noted == nil || errors.Is(damage, errTables)); err != nil {
+	if err := s.rebuild(d, noted == nil, damage); err != nil {
 		return false, fmt.Errorf("rebuild damaged database, of which a copy is in %s: %w", s.copied, readError(err))
 	}
 	if noted == nil {

@@ -188,9 +188,10 @@ func (n *naive) step(rt *rapid.T, s *Space) {
 	b := &Batch{}
 	if rapid.Bool().Draw(rt, "run") {
 		c := rapid.SampledFrom(n.chains).Draw(rt, "chain")
-		// 30,000 bytes and more fill segments before they are 256 long.
-		c.size = envelope.PaddedSize(rapid.SampledFrom([]int{0, 0, 0, 1000, 30_000}).Draw(rt, "size"))
-		b.Run = c.next(rapid.SampledFrom([]int{1, 2, 40, 257}).Draw(rt, "length"))
+		// Segments end after 256 envelopes, or before 1 MiB.
+		shape := rapid.SampledFrom([][2]int{{0, 1}, {1000, 2}, {0, 40}, {0, 257}, {30_000, 40}}).Draw(rt, "run of")
+		c.size = envelope.PaddedSize(shape[0])
+		b.Run = c.next(shape[1])
 		n.envs[c.chain.ID] = append(n.envs[c.chain.ID], b.Run.Envs...)
 		fold(&n.topic, b.Run.Envs)
 		b.Topic = &n.topic

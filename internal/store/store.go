@@ -76,6 +76,9 @@ func (s *Store) gather() bool {
 // write writes a batch as its class asks for.
 func (s *Store) write(c Class, b *batch) error {
 	if err := s.engine.write(b, c == Own); err != nil {
+		if isCorrupted(err) {
+			_ = s.noteDamage(err)
+		}
 		return err
 	}
 	if c == Remote {

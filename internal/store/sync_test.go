@@ -1,0 +1,258 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb/storage"
+)
+
+// bubble runs a store in fake time. The engine keeps a goroutine for up to a
+// second after Close.
+func bubble(t *testing.T, f func(t *testing.T, disk *faulty, s *Store, sp *Space)) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newFaulty()
+		s := openFaulty(t, disk)
+		f(t, disk, s, s.Space(historyID, historyDEK))
+		closeStore(t, s)
+		<-time.After(2 * time.Second)
+	})
+}
+
+func (s *faulty) journalSyncs() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.syncs[storage.TypeJournal]
+}
+
+func one1(i int) *Batch { return &Batch{Control: []ControlRow{{uint64(i), []byte("x")}}} }
+
+func TestSyncsByClass(t *testing.T) {
+	bubble(t, func(t *testing.T, disk *faulty, s *Store, sp *Space) {
+		check := func(what string, want int) {
+			t.Helper()
+			synctest.Wait()
+			equal(t, what, disk.journalSyncs(), want)
+		}
+		check("opening", 0)
+		for i := range 100 {
+			commit(t, sp, Derived, one1(i))
+		}
+		<-time.After(time.Minute)
+		check("derived", 0)
+		for i := range 10 {
+			commit(t, sp, Own, one1(i))
+		}
+		check("own", 10)
+		for i := range syncEvery - 1 {
+			commit(t, sp, Remote, one1(i))
+		}
+		check("one less than a group", 10)
+		<-time.After(syncWithin - 1)
+		check("just before the time is up", 10)
+		<-time.After(2)
+		check("the time is up", 11)
+		for i := range 3 * syncEvery {
+			commit(t, sp, Remote, one1(i))
+			synctest.Wait()
+		}
+		check("three groups", 14)
+		<-time.After(time.Minute)
+		check("nothing left", 14)
+		commit(t, sp, Remote, one1(0))
+		commit(t, sp, Own, one1(0))
+		check("own after remote", 15)
+		<-time.After(time.Minute)
+		check("own has synced the remote", 15)
+		commit(t, sp, Derived, one1(0))
+		if err := s.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		check("Sync", 16)
+		if err := errors.Join(s.Sync(t.Context()), s.Sync(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		check("Sync of nothing", 16)
+		commit(t, sp, Remote, one1(0))
+		closeStore(t, s)
+		check("Close", 17)
+	})
+}
+
+func TestSyncIsCancelled(t *testing.T) {
+	s := openMemory(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Sync(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// A group sync that fails is not passed over.
+func TestGroupSyncFails(t *testing.T) {
+	bubble(t, func(t *testing.T, disk *faulty, s *Store, sp *Space) {
+		commit(t, sp, Remote, one1(0))
+		disk.breakAfter(0, syscall.EIO)
+		<-time.After(time.Second)
+		if err := s.Err(); !errors.Is(err, ErrIO) {
+			t.Errorf("Err is %v", err)
+		}
+		disk.heal()
+		if err := sp.Commit(Remote, one1(1)); !errors.Is(err, ErrIO) {
+			t.Errorf("commit: %v", err)
+		}
+		if err := s.Reopen(); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "rows", len(collect(t, sp.Control())), 1)
+	})
+}
+
+// A full disk is looked at from time to time, not at every write.
+func TestFullDiskIsLeftAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, disk *faulty, s *Store, sp *Space) {
+		s.engine.retry = retryAfter
+		disk.breakAfter(0, syscall.ENOSPC)
+		if err := sp.Commit(Own, one1(0)); !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+		disk.heal()
+		if err := sp.Commit(Own, one1(0)); !errors.Is(err, ErrFull) {
+			t.Errorf("at once: %v", err)
+		}
+		<-time.After(retryAfter)
+		commit(t, sp, Own, one1(0))
+		if err := s.Err(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Reading goes on while an iterator keeps the store from healing.
+func TestHealWaitsForIterators(t *testing.T) {
+	disk := newFaulty()
+	s := openFaulty(t, disk)
+	sp := s.Space(historyID, historyDEK)
+	for i := range 3 {
+		commit(t, sp, Own, one1(i))
+	}
+	disk.breakAfter(0, syscall.ENOSPC)
+	if err := sp.Commit(Own, one1(9)); !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	disk.heal()
+	n := 0
+	for _, err := range sp.Control() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+		if err := sp.Commit(Own, one1(9)); !errors.Is(err, ErrFull) {
+			t.Errorf("under an iterator: %v", err)
+		}
+		if err := s.Reopen(); !errors.Is(err, ErrBusy) {
+			t.Errorf("Reopen under an iterator: %v", err)
+		}
+	}
+	equal(t, "rows", n, 3)
+	commit(t, sp, Own, one1(9))
+	closeStore(t, s)
+}
+
+// Writers, readers and a failing disk, all at once; then Close in the middle.
+// What was acknowledged is there, what was refused is not.
+func TestTogether(t *testing.T) {
+	disk := newFaulty()
+	s := openFaulty(t, disk)
+	var wg sync.WaitGroup
+	acked := make([]map[uint64]bool, 8)
+	for w := range acked {
+		acked[w] = map[uint64]bool{}
+		sp := s.Space([32]byte{byte(w)}, historyDEK)
+		wg.Go(func() {
+			for i := range uint64(150) {
+				err := sp.Commit(Class(i%3), &Batch{Control: []ControlRow{{i, make([]byte, 500)}}})
+				acked[w][i] = err == nil
+				if err != nil && !errors.Is(err, ErrFull) {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Go(func() {
+			for range 20 {
+				for _, err := range sp.Control() {
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for i := range 20 {
+			disk.breakAfter(20+i, syscall.ENOSPC)
+			for s.Err() == nil && i < 15 {
+				if err := s.Sync(t.Context()); err != nil {
+					break
+				}
+			}
+			disk.heal()
+		}
+	})
+	wg.Wait()
+	closeStore(t, s)
+	s = openFaulty(t, disk)
+	defer closeStore(t, s)
+	for w := range acked {
+		there := map[uint64]bool{}
+		for _, row := range collect(t, s.Space([32]byte{byte(w)}, historyDEK).Control()) {
+			there[row.Seq] = true
+		}
+		for i, ok := range acked[w] {
+			if there[i] != ok {
+				t.Errorf("writer %d, commit %d: acknowledged %v, there %v", w, i, ok, there[i])
+			}
+		}
+	}
+}
+
+// Close refuses who comes later and waits for nobody but readers.
+func TestCloseUnderLoad(t *testing.T) {
+	s := openFaulty(t, newFaulty())
+	sp := s.Space(historyID, historyDEK)
+	var wg sync.WaitGroup
+	started := make(chan struct{}, 8)
+	for range 8 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				if i == 1 {
+					started <- struct{}{}
+				}
+				err := sp.Commit(Own, one1(i))
+				if errors.Is(err, ErrClosed) {
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, err := range sp.Control() {
+					if err != nil && !errors.Is(err, ErrClosed) {
+						t.Error(err)
+					}
+					break
+				}
+			}
+		})
+	}
+	for range 8 {
+		<-started
+	}
+	closeStore(t, s)
+	wg.Wait()
+}
