@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -111,6 +112,51 @@ func TestDecodeBatchRefusals(t *testing.T) {
 		if _, err := DecodeBatch(b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
+	}
+}
+
+func TestDecodeStatementRefusals(t *testing.T) {
+	b, err := Batch{Rev: 1, Stmt: &Statement{Sig: [64]byte{0xee}}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeBatch(b); err != nil {
+		t.Fatal(err)
+	}
+	sig := slices.Concat([]byte{0x58, 64, 0xee}, make([]byte, 63))
+	for name, with := range map[string][]byte{
+		"a byte short": slices.Concat([]byte{0x58, 63, 0xee}, make([]byte, 62)),
+		"a byte long":  slices.Concat([]byte{0x58, 65, 0xee}, make([]byte, 64)),
+		"as text":      slices.Concat([]byte{0x78, 64, 'x'}, make([]byte, 63)),
+		"null":         {simpleNull},
+	} {
+		if _, err := DecodeBatch(bytes.Replace(b, sig, with, 1)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("signature %s: %v, want ErrMalformed", name, err)
+		}
+	}
+}
+
+// A record too long for itself is too long in a batch that is not.
+func TestBatchRecordCap(t *testing.T) {
+	record := appendValue(nil, map[string]any{"a": make([]byte, MaxRecord-8)})
+	if len(record) != MaxRecord {
+		t.Fatal(len(record))
+	}
+	op := Op{Path: Path{"a.b.c", "d"}, Value: record}
+	b, err := Batch{Rev: 1, Ops: []Op{op}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeBatch(b); err != nil {
+		t.Error(err)
+	}
+	op.Value = appendValue(nil, map[string]any{"a": make([]byte, MaxRecord-7)})
+	if _, err := (Batch{Rev: 1, Ops: []Op{op}}).Encode(); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("encode: %v, want ErrTooLarge", err)
+	}
+	b = append(bytes.TrimSuffix(b, record), op.Value...)
+	if _, err := DecodeBatch(b); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("decode: %v, want ErrTooLarge", err)
 	}
 }
 

@@ -265,6 +265,42 @@ func TestIncompleteContext(t *testing.T) {
 	}
 }
 
+func TestParseCBORRefusals(t *testing.T) {
+	block := func(change func(m map[string]any)) []byte {
+		m := map[string]any{
+			"ver": 1, "rev": "3lbcq3p7ad42c", "hash": make([]byte, 32), "ikm": make([]byte, 32), "mac": make([]byte, 32), "sig": make([]byte, 64),
+		}
+		change(m)
+		b, err := space.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if _, err := ParseCBOR(block(func(map[string]any) {})); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(m map[string]any){
+		"version 2":       func(m map[string]any) { m["ver"] = 2 },
+		"no version":      func(m map[string]any) { delete(m, "ver") },
+		"version as text": func(m map[string]any) { m["ver"] = "1" },
+		"no rev":          func(m map[string]any) { delete(m, "rev") },
+		"rev not a TID":   func(m map[string]any) { m["rev"] = "3kbcq3p7ad400" },
+		"rev a number":    func(m map[string]any) { m["rev"] = 5 },
+		"short hash":      func(m map[string]any) { m["hash"] = make([]byte, 31) },
+		"long ikm":        func(m map[string]any) { m["ikm"] = make([]byte, 33) },
+		"no mac":          func(m map[string]any) { delete(m, "mac") },
+		"null mac":        func(m map[string]any) { m["mac"] = nil },
+		"short sig":       func(m map[string]any) { m["sig"] = make([]byte, 63) },
+		"another field":   func(m map[string]any) { m["x"] = 1 },
+	} {
+		c, err := ParseCBOR(block(change))
+		if !errors.Is(err, space.ErrMalformed) && !errors.Is(err, space.ErrNotCanonical) {
+			t.Errorf("%s: %+v, %v", name, c, err)
+		}
+	}
+}
+
 func FuzzParseCBOR(f *testing.F) {
 	b, err := Commit{Ver: Version, Rev: 1 << 62}.CBOR()
 	if err != nil {

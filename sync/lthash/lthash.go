@@ -143,7 +143,6 @@ func subWord(a, b uint64) uint64 { return (a | high - b&^high) ^ (a^^b)&high }
 func outputNode(element []byte) guts.Node {
 	n := rootNode(element, 0)
 	n.Flags |= guts.FlagRoot
-	n.Counter = 0
 	return n
 }
 
