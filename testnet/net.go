@@ -1,0 +1,270 @@
+package testnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/x/simlibp2p"
+	"github.com/marcopolo/simnet"
+
+	"github.com/kithnet/kith/node"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// Link is what every link of a Net is like.
+type Link struct {
+	Latency time.Duration // one way
+	Jitter  time.Duration // added to it, up to this
+	Loss    float64       // share of packets that never arrive
+	Mbps    int           // of each node's up- and downlink; 0 is 100
+}
+
+// never is the latency of a lost packet: longer than any test.
+const never = 24 * time.Hour
+
+// Net is a number of nodes on one simulated network.
+type Net struct {
+	t     *testing.T
+	sim   *simnet.Simnet
+	link  Link
+	nodes []*Node
+
+	mu    sync.Mutex // guards what follows: the network asks for every packet
+	rand  *rand.Rand
+	group map[string]int // IP -> side of the partition; empty: none
+}
+
+// Node is one node of a Net. Node is nil while it is stopped.
+type Node struct {
+	*node.Node
+	Home string
+
+	net    *Net
+	ip     net.IP
+	change []func(*node.Config)
+}
+
+// New starts a network of n nodes with identities of their own. seed draws
+// loss and jitter. It ends with the test.
+func New(t *testing.T, n int, link Link, seed uint64, change ...func(*node.Config)) *Net {
+	t.Helper()
+	w := &Net{t: t, link: link, rand: rand.New(rand.NewPCG(seed, 0)), group: map[string]int{}}
+	w.sim = &simnet.Simnet{LatencyFunc: w.latency, Logger: slog.New(slog.DiscardHandler)}
+	w.sim.Start()
+	t.Cleanup(w.close)
+	for range n {
+		w.Add(change...)
+	}
+	return w
+}
+
+// close stops the nodes, then the network, and lets a second pass, so that
+// nothing of the bubble still waits.
+func (w *Net) close() {
+	var wg sync.WaitGroup
+	for _, n := range w.nodes {
+		wg.Go(n.Stop)
+	}
+	wg.Wait()
+	w.sim.Close()
+	time.Sleep(time.Second)
+}
+
+// Add starts one more node.
+func (w *Net) Add(change ...func(*node.Config)) *Node {
+	w.t.Helper()
+	n := &Node{Home: w.t.TempDir(), net: w, ip: simnet.IntToPublicIPv4(len(w.nodes) + 1), change: change}
+	if _, _, err := node.Init(n.Home, nil); err != nil {
+		w.t.Fatal(err)
+	}
+	w.nodes = append(w.nodes, n)
+	n.Start()
+	return n
+}
+
+// Node is the i-th node.
+func (w *Net) Node(i int) *Node { return w.nodes[i] }
+
+// Nodes are all nodes.
+func (w *Net) Nodes() []*Node { return w.nodes }
+
+// Start runs a node that was stopped, on its home and address.
+func (n *Node) Start() {
+	n.net.t.Helper()
+	mbps := n.net.link.Mbps
+	if mbps == 0 {
+		mbps = 100
+	}
+	half := simnet.LinkSettings{BitsPerSecond: mbps * simnet.Mibps}
+	cfg := node.Config{
+		Home: n.Home, NoMDNS: true, Listen: []string{fmt.Sprintf("/ip4/%s/udp/4001/quic-v1", n.ip)},
+		Host: []libp2p.Option{
+			simlibp2p.QUICSimnet(n.net.sim, simnet.NodeBiDiLinkSettings{Downlink: half, Uplink: half}),
+			libp2p.DisableIdentifyAddressDiscovery(), // its timers never let a bubble rest
+		},
+	}
+	if testing.Verbose() && os.Getenv("KITH_TEST_LOG") != "" {
+		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", n.ip)
+	}
+	for _, f := range n.change {
+		f(&cfg)
+	}
+	var err error
+	if n.Node, err = node.New(cfg); err != nil {
+		n.net.t.Fatal(err)
+	}
+}
+
+// Stop ends a node; its home stays.
+func (n *Node) Stop() {
+	if n.Node == nil {
+		return
+	}
+	if err := n.Close(); err != nil {
+		n.net.t.Errorf("close node %s: %v", n.ip, err)
+	}
+	n.Node = nil
+}
+
+// Partition cuts every link between the groups. Nodes in no group are on a
+// side of their own together.
+func (w *Net) Partition(groups ...[]*Node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.group)
+	for i, g := range groups {
+		for _, n := range g {
+			w.group[n.ip.String()] = i + 1
+		}
+	}
+}
+
+// Heal restores every link.
+func (w *Net) Heal() { w.Partition() }
+
+func (w *Net) latency(p *simnet.Packet) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.side(p.From) != w.side(p.To) || w.rand.Float64() < w.link.Loss {
+		return never
+	}
+	if w.link.Jitter == 0 {
+		return w.link.Latency
+	}
+	return w.link.Latency + time.Duration(w.rand.Int64N(int64(w.link.Jitter)))
+}
+
+func (w *Net) side(a net.Addr) int {
+	if u, ok := a.(*net.UDPAddr); ok {
+		return w.group[u.IP.String()]
+	}
+	return 0
+}
+
+// Space creates a space on the first node and lets all others join it.
+func (w *Net) Space() space.ID {
+	w.t.Helper()
+	ctx := w.t.Context()
+	info, err := w.nodes[0].CreateSpace(ctx, xrpc.NewSpace{Type: "com.example.forum", Name: "forum", Policy: space.DefaultPolicy()})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	inv, err := w.nodes[0].Invite(ctx, info.ID, xrpc.InviteOptions{Level: space.LevelWrite})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	errs := make([]error, len(w.nodes))
+	var wg sync.WaitGroup
+	for i, n := range w.nodes[1:] {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+			defer cancel()
+			_, errs[i] = n.Join(ctx, inv.Link)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		w.t.Fatal(err)
+	}
+	return info.ID
+}
+
+// collection is where the records of Put go.
+const collection = "com.example.forum.post"
+
+// Put writes one record of n's owner.
+func (n *Node) Put(id space.ID, key, text string) error {
+	rec, err := space.RecordFromJSON(fmt.Appendf(nil, `{"$type":%q,"text":%q}`, collection, text))
+	if err != nil {
+		return err
+	}
+	_, err = n.Write(context.Background(), id, []xrpc.Write{{
+		Action: xrpc.ActionPut, Path: space.Path{Collection: collection, Key: space.RecordKey(key)}, Value: rec,
+	}}, xrpc.WriteOptions{})
+	return err
+}
+
+// Space is how n sees a space.
+func (n *Node) SpaceStatus(id space.ID) (xrpc.SpaceStatus, error) {
+	st, err := n.Status(context.Background())
+	if err != nil {
+		return xrpc.SpaceStatus{}, err
+	}
+	for _, s := range st.Spaces {
+		if s.URI == id.String() {
+			return s, nil
+		}
+	}
+	return xrpc.SpaceStatus{}, space.ErrSpaceNotFound
+}
+
+// Converged is nil when all running nodes hold the same entries, by digest,
+// and the same records.
+func (w *Net) Converged(id space.ID) error {
+	var first xrpc.SpaceStatus
+	for i, n := range w.nodes {
+		if n.Node == nil {
+			continue
+		}
+		s, err := n.SpaceStatus(id)
+		if err != nil {
+			return fmt.Errorf("node %d: %w", i, err)
+		}
+		if first.Digest == "" {
+			first = s
+		}
+		if s.Digest != first.Digest || s.Records != first.Records {
+			return fmt.Errorf("node %d holds %d entries, %d records, digest %.8s; another %d, %d, %.8s",
+				i, s.Entries, s.Records, s.Digest, first.Entries, first.Records, first.Digest)
+		}
+	}
+	return nil
+}
+
+// WaitConverged lets time pass until the net has converged, at most limit.
+// It returns how long that took, in virtual time.
+func (w *Net) WaitConverged(id space.ID, limit time.Duration) time.Duration {
+	w.t.Helper()
+	start := time.Now()
+	for {
+		err := w.Converged(id)
+		took := time.Since(start)
+		if err == nil {
+			return took
+		}
+		if took > limit {
+			w.t.Fatalf("not converged after %v: %v", took, err)
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+}
