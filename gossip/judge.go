@@ -147,10 +147,11 @@ func (j *Judge) judge(from peer.ID, topic envelope.TopicID, replica Replica, dat
 		return Ruling{Reason: Throttled}
 	}
 	if v.cert == nil && f.Cert == nil {
-		if !j.park(place{from, topic}, f, len(data), now) {
+		settled := j.park(place{from, topic}, f, len(data), now)
+		if settled == nil {
 			return Ruling{Reason: Unparked}
 		}
-		return Ruling{Reason: Parked}
+		return Ruling{Reason: Parked, Settled: settled}
 	}
 	if f.Cert != nil && (v.cert == nil || f.Cert.ID() != v.cert.ID()) {
 		if f.Cert.Verify(topic, f.Chain()) != nil {

@@ -179,8 +179,8 @@ func (m *Mesh) remove(name string) {
 // frames that only hint that it is time to reconcile; joined, which may be
 // nil, gets each peer that takes part too: when it is known to do so, and
 // again when the mesh forms a link with it. What either side wrote before that
-// may have reached nobody, so each call is a reason to reconcile. Neither is
-// called before Join is.
+// may have reached nobody, so each call is a reason to reconcile. Both may be
+// called before Join returns.
 func (m *Mesh) Join(topic envelope.TopicID, replica Replica, deliver func(peer.ID, envelope.Frame), joined func(peer.ID)) (*Topic, error) {
 	if joined == nil {
 		joined = func(peer.ID) {}

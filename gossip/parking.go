@@ -32,25 +32,29 @@ type parked struct {
 	size  int
 	place place
 	chain chainKey
+
+	settled chan Verdict // takes one without a reader
 }
 
 type parkedAt struct{ frames, bytes int }
 
-func (p *parking) add(at place, f envelope.Frame, size int, now time.Time) bool {
+// add is nil if no more fits.
+func (p *parking) add(at place, f envelope.Frame, size int, now time.Time) <-chan Verdict {
 	used := p.places[at]
 	if used.frames == maxParked || used.bytes+size > maxParkedSize || p.bytes+size > maxParkedAll {
-		return false
+		return nil
 	}
 	if p.chains == nil {
 		p.chains = make(map[chainKey][]*list.Element)
 		p.places = make(map[place]parkedAt)
 	}
 	k := chainKey{at.topic, f.Chain()}
-	e := p.line.PushBack(&parked{Delivery{at.from, f}, now, size, at, k})
+	settled := make(chan Verdict, 1)
+	e := p.line.PushBack(&parked{Delivery{at.from, f}, now, size, at, k, settled})
 	p.chains[k] = append(p.chains[k], e)
 	p.places[at] = parkedAt{used.frames + 1, used.bytes + size}
 	p.bytes += size
-	return true
+	return settled
 }
 
 func (p *parking) remove(e *list.Element) *parked {
@@ -72,19 +76,19 @@ func (p *parking) remove(e *list.Element) *parked {
 }
 
 // take removes the frames of a chain and returns them by first sequence.
-func (p *parking) take(k chainKey) []Delivery {
-	var out []Delivery
+func (p *parking) take(k chainKey) []*parked {
+	var out []*parked
 	for _, e := range slices.Clone(p.chains[k]) {
-		out = append(out, p.remove(e).Delivery)
+		out = append(out, p.remove(e))
 	}
-	slices.SortStableFunc(out, func(a, b Delivery) int { return cmp.Compare(a.Frame.Run[0].Seq(), b.Frame.Run[0].Seq()) })
+	slices.SortStableFunc(out, func(a, b *parked) int { return cmp.Compare(a.Frame.Run[0].Seq(), b.Frame.Run[0].Seq()) })
 	return out
 }
 
 // expire removes what has waited too long and returns how much it was.
 func (p *parking) expire(now time.Time) (n uint64) {
 	for e := p.line.Front(); e != nil && now.Sub(e.Value.(*parked).at) >= parkTime; e = p.line.Front() {
-		p.remove(e)
+		close(p.remove(e).settled)
 		n++
 	}
 	return n
@@ -93,12 +97,14 @@ func (p *parking) expire(now time.Time) (n uint64) {
 func (p *parking) forget(topic envelope.TopicID) {
 	for k := range p.chains {
 		if k.topic == topic {
-			p.take(k)
+			for _, it := range p.take(k) {
+				close(it.settled)
+			}
 		}
 	}
 }
 
-func (j *Judge) park(at place, f envelope.Frame, size int, now time.Time) bool {
+func (j *Judge) park(at place, f envelope.Frame, size int, now time.Time) <-chan Verdict {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.parking.add(at, f, size, now)
@@ -111,24 +117,24 @@ func (j *Judge) sweep(now time.Time) {
 	}
 }
 
-// release judges the frames that waited for a chain which is now certified.
-// The verdict on passing them on has been given; what is authentic is handed
-// over.
+// release judges the frames that waited for a chain which is now certified,
+// and hands over what is authentic.
 func (j *Judge) release(topic envelope.TopicID, replica Replica, chain envelope.ChainID, now time.Time) []Delivery {
 	j.mu.Lock()
 	j.sweep(now)
 	waited := j.parking.take(chainKey{topic, chain})
 	j.mu.Unlock()
 	var out []Delivery
-	for _, d := range waited {
-		v := j.view(topic, replica, chain)
-		if v.holds(d.Frame.Last()) {
-			continue
+	for _, it := range waited {
+		var ruling Ruling
+		if v := j.view(topic, replica, chain); !v.holds(it.Frame.Last()) {
+			ruling = j.authentic(v, it.Delivery, now)
 		}
-		ruling := j.authentic(v, d, now)
 		if ruling.Verdict == Reject {
-			j.blame(d.From, now)
+			j.blame(it.From, now)
 		}
+		it.settled <- ruling.Verdict
+		close(it.settled)
 		j.Counters.ParkReleased.Add(1)
 		out = append(out, ruling.Deliver...)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -13,9 +14,18 @@ import (
 	"github.com/kithnet/kith/space/envelope"
 )
 
-// announceTime is how long a topic that is joined late waits to hear of the
-// peers that are in it: they are grafted at once, not at the next heartbeat.
-const announceTime = 250 * time.Millisecond
+const (
+	// announceTime is how long a topic that is joined late waits to hear of
+	// the peers that are in it: they are grafted at once, not at the next
+	// heartbeat.
+	announceTime = 250 * time.Millisecond
+	// certifyTime is how long the verdict on a frame is put off for the
+	// certificate of its chain, and maxWaiting how many frames of a topic may
+	// wait so. A hello and the frame behind it are judged side by side; if the
+	// second were ignored for being first, nobody further on would see it.
+	certifyTime = 500 * time.Millisecond
+	maxWaiting  = 64
+)
 
 // Topic is this node's part in one topic.
 type Topic struct {
@@ -24,6 +34,8 @@ type Topic struct {
 	name    string
 	replica Replica
 	queue   *handover
+
+	waiting atomic.Int32 // validators that wait for a certificate
 
 	pubsub *pubsub.Topic
 	events *pubsub.TopicEventHandler
@@ -95,7 +107,7 @@ func (t *Topic) event(e pubsub.PeerEvent) {
 
 // validate is the judge as pubsub asks for it. Own messages come through it
 // too, from ourselves.
-func (t *Topic) validate(_ context.Context, from peer.ID, msg *pubsub.Message) pubsub.ValidationResult {
+func (t *Topic) validate(ctx context.Context, from peer.ID, msg *pubsub.Message) pubsub.ValidationResult {
 	if from == t.mesh.self {
 		return pubsub.ValidationAccept
 	}
@@ -103,13 +115,34 @@ func (t *Topic) validate(_ context.Context, from peer.ID, msg *pubsub.Message) p
 	for _, d := range r.Deliver {
 		t.queue.frame(d)
 	}
-	switch r.Verdict {
+	verdict := r.Verdict
+	if r.Settled != nil {
+		verdict = t.settle(ctx, r.Settled)
+	}
+	switch verdict {
 	case Accept:
 		return pubsub.ValidationAccept
 	case Reject:
 		return pubsub.ValidationReject
 	}
 	return pubsub.ValidationIgnore
+}
+
+// settle waits for the verdict on a parked frame.
+func (t *Topic) settle(ctx context.Context, settled <-chan Verdict) Verdict {
+	defer t.waiting.Add(-1)
+	if t.waiting.Add(1) > maxWaiting {
+		return Ignore
+	}
+	patience := time.NewTimer(certifyTime)
+	defer patience.Stop()
+	select {
+	case v := <-settled:
+		return v
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	return Ignore
 }
 
 // ID is the topic's id.
@@ -135,8 +168,8 @@ func (t *Topic) Publish(ctx context.Context, frame []byte) error {
 	return nil
 }
 
-// Close leaves the topic. A callback that runs meanwhile goes on to its end;
-// none begins after it.
+// Close leaves the topic. It does not wait for a callback under way, so that
+// a callback may close its topic.
 func (t *Topic) Close() error {
 	var err error
 	t.once.Do(func() { err = t.shut() })

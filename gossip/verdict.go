@@ -60,6 +60,10 @@ type Ruling struct {
 	Verdict Verdict
 	Reason  Reason
 	Deliver []Delivery
+	// Settled, of a parked frame, gets its final verdict if the certificate
+	// comes in time, and is closed in any case. Until then the verdict is to
+	// ignore it.
+	Settled <-chan Verdict
 }
 
 // Counters count what became of frames since the start. They only rise.
