@@ -146,3 +146,26 @@ func TestTwoMembers(t *testing.T) {
 	eventually(t, "b reads a", has(b, id, "froma", put(t, a, id, "froma", "hello from a")))
 	eventually(t, "both say so", inSync(id, a, b))
 }
+
+// TestRestart stops both nodes, starts them again on other ports and tells
+// neither where the other is: they find each other by what they remember.
+func TestRestart(t *testing.T) {
+	homeA, homeB := t.TempDir(), t.TempDir()
+	kept := func(c *node.Config) { c.Listen = nil } // the ports each home keeps
+	a, b := start(t, homeA, kept), start(t, homeB, kept)
+	id := create(t, a, "club")
+	join(t, a, b, id)
+	eventually(t, "b reads a", has(b, id, "one", put(t, a, id, "one", "1")))
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	two := put(t, b, id, "two", "while a was away")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a, b = start(t, homeA, kept), start(t, homeB, kept)
+	eventually(t, "a reads what b wrote alone", has(a, id, "two", two))
+	three := put(t, a, id, "three", "after both came back")
+	eventually(t, "b reads a again", has(b, id, "three", three))
+	eventually(t, "both say so", inSync(id, a, b))
+}

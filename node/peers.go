@@ -106,9 +106,10 @@ type dialBackoff struct {
 }
 
 const (
-	dialsAtOnce = 8
-	dialTimeout = 5 * time.Second
-	dialMax     = 30 * time.Second // longest pause between two tries of one peer
+	dialsAtOnce  = 8
+	probesAtOnce = 8 // spaces that get a dial beyond what they want, each round
+	dialTimeout  = 5 * time.Second
+	dialMax      = 30 * time.Second // longest pause between two tries of one peer
 )
 
 func newRedialer(h host.Host, book *peerBook, always []peer.AddrInfo, spaces func() [][32]byte, log *slog.Logger) *redialer {
@@ -175,7 +176,7 @@ func (r *redialer) round(ctx context.Context) {
 }
 
 // missing are the peers to dial now: bootstrap peers that are not connected,
-// and for every space with too few links some of its known peers.
+// and for every space some of its known peers.
 func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 	var out []peer.AddrInfo
 	seen := map[peer.ID]bool{}
@@ -190,6 +191,7 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 			add(p)
 		}
 	}
+	probes := 0
 	for _, s := range r.spaces() {
 		links := 0
 		var candidates []peer.AddrInfo
@@ -200,7 +202,13 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 				candidates = append(candidates, p)
 			}
 		}
-		for _, p := range candidates[:min(len(candidates), max(0, wantPeers-links))] {
+		// One more than is wanted: a side of a partition may be well linked
+		// within itself, and only a dial across it ends the partition.
+		n := max(0, wantPeers-links)
+		if probes < probesAtOnce {
+			n, probes = n+1, probes+1
+		}
+		for _, p := range candidates[:min(len(candidates), n)] {
 			add(p)
 		}
 	}

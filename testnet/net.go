@@ -136,6 +136,14 @@ func (n *Node) Stop() {
 	n.Node = nil
 }
 
+// Restart stops a node and starts it again with a changed configuration.
+func (n *Node) Restart(change ...func(*node.Config)) {
+	n.net.t.Helper()
+	n.Stop()
+	n.change = append(n.change, change...)
+	n.Start()
+}
+
 // Partition cuts every link between the groups. Nodes in no group are on a
 // side of their own together.
 func (w *Net) Partition(groups ...[]*Node) {
@@ -214,7 +222,13 @@ func (n *Node) Put(id space.ID, key, text string) error {
 	return err
 }
 
-// Space is how n sees a space.
+// Has is nil when n can read the record that any author put under key.
+func (n *Node) Has(id space.ID, key string) error {
+	_, err := n.Record(context.Background(), id, "", space.Path{Collection: collection, Key: space.RecordKey(key)})
+	return err
+}
+
+// SpaceStatus is how n sees a space.
 func (n *Node) SpaceStatus(id space.ID) (xrpc.SpaceStatus, error) {
 	st, err := n.Status(context.Background())
 	if err != nil {
