@@ -223,7 +223,7 @@ func decodeBatchSlowly(b []byte) (Batch, error) {
 		return Batch{}, err
 	}
 	out.Rev = w2.Rev
-	if out.Rev == 0 || len(w2.Ops) > MaxOps {
+	if out.Rev == 0 || w2.Ops == nil || len(w2.Ops) > MaxOps { // nil was null
 		return Batch{}, ErrMalformed
 	}
 	for _, o := range w2.Ops {

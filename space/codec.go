@@ -41,7 +41,9 @@ func modes() (cbor.EncMode, cbor.DecMode) {
 }
 
 // Marshal encodes a protocol struct as DRISL. Structs are arrays of their
-// fields if they say so with `cbor:",toarray"`.
+// fields if they say so with `cbor:",toarray"`. A nil slice is null and an
+// empty one is empty: where the two mean the same, the type's own check has to
+// refuse one of them.
 func Marshal(v any) ([]byte, error) {
 	b, err := encMode.Marshal(v)
 	if err != nil {

@@ -32,7 +32,7 @@ func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
 	var changes []Change
 	// From the last op to the first: all bear one stamp, so the first to
 	// come at a path stays, and that must be the last of the batch.
-	for i := range b.Ops {
+	for i := len(b.Ops) - 1; i >= 0; i-- {
 		op := &b.Ops[i]
 		old, known := s.Leaf(op.Path)
 		if known && stamp.Compare(old.Stamp) <= 0 {
