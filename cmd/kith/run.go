@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"golang.org/x/term"
+
+	"github.com/kithnet/kith/node"
+)
+
+type runCmd struct {
+	Listen         []string `help:"Address to listen on for other nodes, again for more. Standard: QUIC and TCP on a port drawn once." placeholder:"MADDR" sep:"none"`
+	HTTP           string   `help:"Address of the API; port 0 draws one." name:"http" default:"127.0.0.1:2580" placeholder:"ADDR"`
+	Bootstrap      []string `help:"Node to connect to at start, again for more." placeholder:"MADDR" sep:"none"`
+	NoMDNS         bool     `help:"Do not look for nodes on the local network." name:"no-mdns"`
+	PassphraseFile string   `help:"File with the passphrase of the keys." placeholder:"FILE"`
+	Relay          bool     `help:"Carry sealed envelopes for others (not built yet)."`
+	Keeper         bool     `help:"Keep and hand out keys for others (not built yet)."`
+}
+
+// Run runs the node until it is told to stop. Its first line on stdout says in
+// JSON that it takes requests, and where.
+func (c *runCmd) Run(a *app) error {
+	if err := a.hereOnly(); err != nil {
+		return err
+	}
+	for flag, on := range map[string]bool{"--relay": c.Relay, "--keeper": c.Keeper} {
+		if on {
+			return notBuilt("%s", flag)
+		}
+	}
+	log := a.logger()
+	pass, err := c.identity(a, log)
+	if err != nil {
+		return err
+	}
+	n, err := node.New(node.Config{
+		Home: a.Home, Listen: c.Listen, HTTP: c.HTTP, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS,
+		Passphrase: pass, Log: log, Version: baseVersion,
+	})
+	if err != nil {
+		return err
+	}
+	if pass == nil {
+		log.Warn("the key file has no passphrase: whoever gets this disk can read everything")
+	}
+	return n.Run(a.ctx, func(r node.Ready) {
+		if err := json.NewEncoder(a.stdout).Encode(r); err != nil {
+			log.Error("say that the node is ready", "err", err)
+		}
+		log.Info("ready", "api", r.HTTP, "token", r.TokenFile, "listen", r.Listen)
+	})
+}
+
+// identity makes sure that the home has one, and answers what unlocks it. The
+// words of a new one go into a file: there may be nobody to read them here.
+func (c *runCmd) identity(a *app, log *slog.Logger) (pass []byte, err error) {
+	if node.Initialised(a.Home) {
+		return a.passphrase(c.PassphraseFile)
+	}
+	if pass, err = a.newPassphrase(c.PassphraseFile); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(a.Home, 0o700); err != nil {
+		return nil, fmt.Errorf("make the home: %w", err)
+	}
+	words := node.WordsFile(a.Home)
+	id, _, err := createIdentity(a.Home, pass, words)
+	if err != nil {
+		return nil, err
+	}
+	log.Warn("made a new identity; its recovery words lie in a file: write them down, then wipe them",
+		"did", id.DID, "words", words, "wipe", a.kith("id words --confirm"))
+	return pass, nil
+}
+
+// logger writes to stderr: text for people, JSON for machines.
+func (a *app) logger() *slog.Logger {
+	level := slog.LevelInfo
+	if a.Quiet {
+		level = slog.LevelWarn
+	}
+	if a.LogLevel != "" {
+		// The parser knows only names that slog knows.
+		_ = level.UnmarshalText([]byte(a.LogLevel))
+	}
+	o := &slog.HandlerOptions{Level: level}
+	f, isFile := a.stderr.(*os.File)
+	if a.LogFormat == "text" || a.LogFormat == "" && isFile && term.IsTerminal(int(f.Fd())) {
+		return slog.New(slog.NewTextHandler(a.stderr, o))
+	}
+	return slog.New(slog.NewJSONHandler(a.stderr, o))
+}

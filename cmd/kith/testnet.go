@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kithnet/kith/testnet/local"
+)
+
+type testnetCmd struct {
+	Demo demoCmd `cmd:"" help:"Walk the whole story with real nodes on this machine."`
+}
+
+type demoCmd struct {
+	Import string `help:"Records to import, as JSON lines." placeholder:"FILE"`
+	Story  string `help:"Which story: spaces." enum:"spaces" default:"spaces" placeholder:"STORY"`
+}
+
+// Run walks the story; it is done only if every step held.
+func (c *demoCmd) Run(a *app) error {
+	if err := a.hereOnly(); err != nil {
+		return err
+	}
+	kith, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this binary: %w", err)
+	}
+	o := local.DemoOptions{Kith: kith, Import: c.Import, Progress: func(local.Step) {}}
+	if !a.JSON {
+		o.Progress = func(s local.Step) { showStep(a.stdout, s) }
+	}
+	report, err := local.Demo(a.ctx, o)
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		if err := a.answer(report, nil); err != nil {
+			return err
+		}
+	}
+	if report.OK {
+		return nil
+	}
+	if !a.JSON {
+		line(a.stderr, "failed", "at least one step did not hold")
+	}
+	return &failure{code: exitFailed, name: reported}
+}
+
+func showStep(w io.Writer, s local.Step) {
+	mark := "ok"
+	if !s.OK {
+		mark = "FAILED"
+	}
+	took := time.Duration(s.MS) * time.Millisecond
+	fmt.Fprintf(w, "%-8s%8s  %-24s %s\n", mark, took, s.Name, s.Detail)
+}
+
+type benchCmd struct {
+	Propagate  benchPropagateCmd `cmd:"" help:"How fast a write reaches other nodes."`
+	GossipPeer gossipPeerCmd     `cmd:"" hidden:"" help:"One bare peer of the baseline."`
+}
+
+type benchPropagateCmd struct {
+	Entries int  `help:"How many writes." default:"200" placeholder:"N"`
+	Pace    span `help:"Time between two writes." default:"20ms" placeholder:"DUR"`
+}
+
+// Run measures propagation beside bare gossip.
+func (c *benchPropagateCmd) Run(a *app) error {
+	if err := a.hereOnly(); err != nil {
+		return err
+	}
+	if c.Entries < 1 {
+		return usage("--entries 200", "--entries: want at least one")
+	}
+	kith, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this binary: %w", err)
+	}
+	rows, err := local.BenchPropagate(a.ctx, local.BenchOptions{
+		Kith: kith, N: c.Entries, Pace: time.Duration(c.Pace),
+		Progress: func(s string) { a.say("bench", "%s", s) },
+	})
+	if err != nil {
+		return err
+	}
+	return a.answer(map[string]any{"rows": rows}, func(w io.Writer) {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, r := range rows {
+			fmt.Fprintf(t, "%s\t%.6g\t%s\tn=%d\n", r.Name, r.Value, r.Unit, r.N)
+		}
+		t.Flush()
+	})
+}
+
+type gossipPeerCmd struct {
+	Args []string `arg:"" optional:"" passthrough:"all"`
+}
+
+// Run is one peer of the baseline; the bench starts it.
+func (c *gossipPeerCmd) Run(a *app) error {
+	return local.GossipPeer(a.ctx, c.Args, a.stdin, a.stdout)
+}
