@@ -44,13 +44,13 @@ type actor struct {
 	broken error                     // the last failed commit; nil when well
 
 	// Owned by run's goroutine.
-	chains    map[envelope.ChainID]*chain
-	writer    *seal.Writer
-	sinceStmt int       // entries of this chain since the last statement
-	stmtDue   time.Time // zero: nothing to state
-	outbox    outbox
-	pairs     map[pairKey]seal.Pair
-	timer     *time.Timer
+	chains   map[envelope.ChainID]*chain
+	writer   *seal.Writer
+	unstated int       // own entries since the last statement
+	stmtDue  time.Time // zero: nothing to state
+	outbox   outbox
+	pairs    map[pairKey]seal.Pair
+	timer    *time.Timer
 }
 
 // outlet is what an actor asks of the node around it. None of it blocks.

@@ -42,7 +42,7 @@ func (a *actor) openChain(c *change) error {
 	if err != nil {
 		return err
 	}
-	a.writer, a.sinceStmt = w, 0
+	a.writer, c.unstated = w, 0
 	c.cert, c.sealed = &cert, append(c.sealed, envs...)
 	return nil
 }

@@ -25,9 +25,9 @@ type change struct {
 	stmts   map[space.DID]*space.Statement
 	ctl     *control.State // the control state after, if it moves
 	applied map[*chain]position
-	wrote   int  // own entries with ops
-	stated  bool // an own statement is among them
 	owes    []outboxItem
+	// unstated counts our own entries since our last statement.
+	unstated int
 }
 
 type move struct {
@@ -38,7 +38,7 @@ type move struct {
 func (a *actor) begin() *change {
 	return &change{
 		a: a, staged: map[space.DID]*space.Staged{}, rows: map[space.DID][]store.OpRow{},
-		stmts: map[space.DID]*space.Statement{}, applied: map[*chain]position{},
+		stmts: map[space.DID]*space.Statement{}, applied: map[*chain]position{}, unstated: a.unstated,
 	}
 }
 
@@ -79,10 +79,9 @@ func (c *change) apply(author space.DID, b space.Batch, stamp space.Stamp) {
 		c.stmts[author] = b.Stmt
 	}
 	if author == c.a.self.did && stamp.Device == c.a.self.device.ID() {
-		if len(b.Ops) > 0 {
-			c.wrote++
+		if c.unstated++; b.Stmt != nil {
+			c.unstated = 0
 		}
-		c.stated = c.stated || b.Stmt != nil
 	}
 }
 

@@ -120,7 +120,7 @@ func (a *actor) writeOne(c *change, own *space.Staged, m *writeRequest) writeRep
 	if len(ops) == 0 {
 		return writeReply{written: xrpc.Written{Records: p.refs}}
 	}
-	if err := a.sealBatch(c, space.Batch{Rev: rev, Ops: ops}, a.sinceStmt+1 >= statementEvery); err != nil {
+	if err := a.sealBatch(c, space.Batch{Rev: rev, Ops: ops}, c.unstated+1 >= statementEvery); err != nil {
 		return writeReply{err: err}
 	}
 	return writeReply{written: xrpc.Written{Rev: rev, Records: p.refs}}
@@ -273,11 +273,8 @@ func (a *actor) ownChain(c *change, head envelope.Chain) {
 
 // afterOwn keeps count of what has to be stated.
 func (a *actor) afterOwn(c *change) {
-	switch {
-	case c.stated:
-		a.sinceStmt, a.stmtDue = 0, time.Time{}
-	case c.wrote > 0:
-		a.sinceStmt += c.wrote
+	a.unstated, a.stmtDue = c.unstated, time.Time{}
+	if c.unstated > 0 {
 		a.stmtDue = time.Now().Add(statementSilence)
 	}
 }
