@@ -231,6 +231,35 @@ func TestClientWrites(t *testing.T) {
 	}
 }
 
+func TestClientPagesThroughSpaces(t *testing.T) {
+	f := newFake(t)
+	for i := range 150 {
+		if _, err := f.CreateSpace(t.Context(), NewSpace{Type: "com.example.forum", Key: space.RecordKey(fmt.Sprint("k", i)), Policy: space.DefaultPolicy()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := dial(t, f).Spaces(t.Context())
+	seen := map[space.ID]bool{}
+	for _, i := range all {
+		seen[i.ID] = true
+	}
+	if err != nil || len(all) != 151 || len(seen) != 151 {
+		t.Errorf("%d spaces, %d different, %v", len(all), len(seen), err)
+	}
+}
+
+func TestFillBytes(t *testing.T) {
+	for text, ok := range map[string]bool{
+		`"-_8A"`: true, `{"$bytes":"+/8A"}`: true, `"AAA="`: false, `"AA"`: false, `"AAAAAA"`: false, `"!!!!"`: false,
+		`null`: false, `1`: false, `{}`: false, ``: false,
+	} {
+		var b [3]byte
+		if err := fillBytes(b[:], []byte(text)); (err == nil) != ok || ok && b != [3]byte{0xfb, 0xff, 0} {
+			t.Errorf("%s: %x, %v", text, b, err)
+		}
+	}
+}
+
 func TestClientErrors(t *testing.T) {
 	f := newFake(t)
 	c, ctx := dial(t, f), t.Context()

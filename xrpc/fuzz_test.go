@@ -100,7 +100,8 @@ var objectSeeds = []string{
 	`{"a":"\ud83d\ude00"}`, `{"a":"\ud83d"}`, `{"a":{"b":{"b":1,"b":2}}}`, `[]`, `null`, `{"a":01}`, `{"a":.5}`, `{"a":1.}`, `{"a":1e}`, `{"a":-}`,
 	`{"a"}`, `{"a":}`, `{"a":1,}`, `{,}`, `{"a":1 "b":2}`, `{"a":tru}`, `{"a":[1,]}`, `{"a":"` + "\x00" + `"}`, `{"a":"\x"}`, `{"a":"\u00g0"}`, "{\"\xff\":1}",
 	`{"a":`, `{"a":"`, `{"a":"\`, `{`, ``, `{"a":{}}}`, `{"":""}`, `{"a":` + strings.Repeat("[", 31) + strings.Repeat("]", 31) + `}`,
-	`{"a":` + strings.Repeat("[", 32) + strings.Repeat("]", 32) + `}`,
+	`{"a":` + strings.Repeat("[", 32) + strings.Repeat("]", 32) + `}`, `{"a":"\ud83d\u0041"}`, `{"a":"\ude00\ude00"}`,
+	strings.Repeat(`{"a":`, 32) + "1" + strings.Repeat("}", 32), strings.Repeat(`{"a":`, 33) + "1" + strings.Repeat("}", 33),
 }
 
 func FuzzObject(f *testing.F) {

@@ -49,10 +49,13 @@ func TestBadBodies(t *testing.T) {
 		{"comma", `{"space":"a",}`, 400, "InvalidRequest"},
 		{"comment", `{/*x*/}`, 400, "InvalidRequest"},
 		{"single quotes", `{'space':'a'}`, 400, "InvalidRequest"},
-		{"not utf-8", "{\"space\":\"\xff\"}", 400, "InvalidRequest"},
-		{"half a surrogate", `{"space":"\ud800"}`, 400, "InvalidRequest"},
-		{"other half", `{"space":"\udc00"}`, 400, "InvalidRequest"},
-		{"control character", "{\"space\":\"a\nb\"}", 400, "InvalidRequest"},
+		{"not utf-8", "{\"x\":\"\xff\"}", 400, "InvalidRequest"},
+		{"half a surrogate", `{"x":"\ud800"}`, 400, "InvalidRequest"},
+		{"other half", `{"x":"\udc00"}`, 400, "InvalidRequest"},
+		{"halves that are no pair", `{"x":"\ud800\u0041"}`, 400, "InvalidRequest"},
+		{"two other halves", `{"x":"\udc00\udc00"}`, 400, "InvalidRequest"},
+		{"a pair", `{"x":"\ud83d\ude00"}`, 422, "InvalidRequest"},
+		{"control character", "{\"x\":\"a\nb\"}", 400, "InvalidRequest"},
 		{"byte order mark", "\ufeff{}", 400, "InvalidRequest"},
 		{"leading zero", `{"x":01}`, 400, "InvalidRequest"},
 		{"plus", `{"x":+1}`, 400, "InvalidRequest"},
@@ -75,6 +78,17 @@ func TestBadBodies(t *testing.T) {
 				t.Error("something was written")
 			}
 		})
+	}
+}
+
+// A body full of keys takes time in proportion to its size.
+func TestManyKeys(t *testing.T) {
+	b := []byte(`{"":0`)
+	for i := 0; len(b) < MaxBody-20; i++ {
+		b = fmt.Appendf(b, `,"%x":0`, i)
+	}
+	if w := ask(newServer(newFake(t)), post, "com.atproto.space.createRecord", string(b)+"}"); w.Code != 422 {
+		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
 }
 
@@ -143,6 +157,10 @@ func TestRequests(t *testing.T) {
 		{"put", func(r *http.Request) { r.Method = "PUT" }, 405, "MethodNotAllowed"},
 		{"get", func(r *http.Request) { r.Method = "GET" }, 405, "MethodNotAllowed"},
 		{"length lies", func(r *http.Request) { r.ContentLength = MaxBody + 1 }, 413, "PayloadTooLarge"},
+		{"too long without a length", func(r *http.Request) {
+			r.ContentLength = -1
+			r.Body = io.NopCloser(strings.NewReader(`{"x":"` + strings.Repeat("x", MaxBody) + `"}`))
+		}, 413, "PayloadTooLarge"},
 		{"body breaks off", func(r *http.Request) {
 			r.Body = io.NopCloser(io.MultiReader(strings.NewReader("{"), errReader{}))
 		}, 400, "InvalidRequest"},

@@ -245,7 +245,7 @@ func listRecords(c *call) (any, error) {
 	for i, r := range recs {
 		p := r.URI.Path
 		row := listedRecord{c.d.recordURI(r.URI), r.URI.Author, p.Collection, p.Key, r.CID.String(), revText(r.Rev), nil}
-		if r.Value != nil && !q.NoValues {
+		if r.Value != nil {
 			if row.Value, err = r.Value.JSON(); err != nil {
 				return nil, faultf(errInternal, "record %s: %v", p, err)
 			}

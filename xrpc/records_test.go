@@ -330,6 +330,7 @@ func TestListRepoOps(t *testing.T) {
 		{"bare rev", "&limit=1&cursor=" + rev(0), "234+", "234+"},
 		{"since", "&since=" + rev(1), "5.", "5."},
 		{"since and cursor", "&limit=2&since=" + rev(0) + "&cursor=" + rev(1) + "/0", "34+", "34+"},
+		{"since and an earlier bare rev", "&since=" + rev(1) + "&cursor=" + rev(0), "5.", "5."},
 		{"at the head", "&since=" + rev(4), ".", "."},
 		{"never written", "&did=did:key:zQ3shstranger", "", ""},
 		{"by did", "&did=did:key:zQ3showner", "12345.", "12345."},
@@ -357,6 +358,14 @@ func TestListRepoOps(t *testing.T) {
 					t.Errorf("got %s, want %s: %s", got, want, w.Body)
 				}
 			})
+		}
+	}
+	for name, d := range both {
+		for limit := range 6 {
+			in := fmt.Sprintf("%s&limit=%d", spelled(d, get, "space=$S"), limit+1)
+			if got := strings.Join(listed(t, s, nsid, in, "ops", "value.n"), ""); got != "12345" {
+				t.Errorf("%s: pages of %d hold %s", name, limit+1, got)
+			}
 		}
 	}
 	bad := []endpoint{}

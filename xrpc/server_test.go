@@ -216,6 +216,8 @@ var spaceEndpoints = []endpoint{
 	{"second page", get, "com.atproto.simplespace.listMembers", "space=$S&limit=1&cursor=ZGlkOmtleTp6UTNzaG90aGVy", 200, 200, "", map[string]any{
 		"members.0.did": "did:key:zQ3showner", "members.1": nil, "cursor": nil,
 	}},
+	{"cursor with loose bits", get, "com.atproto.simplespace.listMembers", "space=$S&cursor=ZGlkOnh", 400, 400, "InvalidCursor", nil},
+	{"cursor of another kind", get, "com.atproto.simplespace.listMembers", "space=$S&cursor=eHg", 400, 400, "InvalidCursor", nil},
 	{"unknown", get, "com.atproto.simplespace.listMembers", "space=$Sx", 404, 400, "SpaceNotFound", nil},
 
 	{"default", post, "dev.happyview.space.createInvite", `{"space":"$S"}`, 201, 201, "", map[string]any{
