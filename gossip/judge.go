@@ -174,7 +174,7 @@ func tooEarly(c *envelope.Certificate, now time.Time) bool {
 
 // authentic takes steps 6 to 8 with a frame of a certified chain.
 func (j *Judge) authentic(v view, d Delivery, now time.Time) Ruling {
-	if !d.Frame.Last().VerifySignature() {
+	if !d.Frame.Verify() {
 		return Ruling{Verdict: Reject, Reason: Forged}
 	}
 	cert := v.cert

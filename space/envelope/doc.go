@@ -31,6 +31,6 @@
 // Parsed values are views: Parse, ParseRun and ParseFrame keep the slice they
 // are given, and whoever passes it must not change it afterwards. Slices that
 // Envelope's methods return are views of the same bytes, not to be changed.
-// Envelope, Certificate and Frame are immutable and safe to share; a Topic
-// belongs to one goroutine.
+// Envelope, Certificate and Frame are immutable and safe to share (Frame.Verify
+// comes before that); a Topic belongs to one goroutine.
 package envelope

@@ -237,8 +237,9 @@ func checkLength(n int) error {
 // Envelope is a parsed envelope: an immutable view of its bytes. The methods
 // of the zero value, which only IsZero may ask, panic.
 type Envelope struct {
-	raw []byte
-	id  ID
+	raw      []byte
+	id       ID
+	verified bool // by Frame.Verify: the signature is good
 }
 
 // Parse checks the form of an envelope, not its signature. It keeps b.

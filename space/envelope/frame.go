@@ -82,6 +82,15 @@ func (f Frame) Chain() ChainID { return f.Run[0].Chain() }
 // Last is the last envelope of its run: the one whose signature covers it.
 func (f Frame) Last() Envelope { return f.Run[len(f.Run)-1] }
 
+// Verify reports whether the signature that covers the run is good, and
+// remembers it in the run if so: a Topic that gets this run does not check it
+// again. It is for the one who holds the frame, before it is shared.
+func (f Frame) Verify() bool {
+	last := &f.Run[len(f.Run)-1]
+	last.verified = last.verified || last.VerifySignature()
+	return last.verified
+}
+
 // AppendBinary appends the frame's one encoding to b. It refuses what
 // ParseFrame would.
 func (f Frame) AppendBinary(b []byte) ([]byte, error) {

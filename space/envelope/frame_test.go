@@ -136,3 +136,29 @@ func TestFrames(t *testing.T) {
 		t.Errorf("%d envelopes arrived, want 302", topic.Count())
 	}
 }
+
+func TestFrameVerify(t *testing.T) {
+	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 3)
+	good, err := ParseFrame(encode(t, Frame{Cert: &c.cert, Run: c.run}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if good.Last().verified || !good.Verify() || !good.Last().verified || !good.Verify() {
+		t.Error("a good signature is not remembered")
+	}
+	topic := NewTopic(c.top)
+	accept(t, topic, good.Cert, good.Run)
+	if got, _ := topic.Chain(c.id); got.Length != 4 {
+		t.Errorf("%d entered", got.Length)
+	}
+	bad, err := ParseFrame(join(c.cert.Bytes(), c.run[0], c.run[1], spoil(t, c.run[2])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bad.Verify() || bad.Last().verified {
+		t.Error("a bad signature is remembered as good")
+	}
+	refuse(t, NewTopic(c.top), bad.Cert, bad.Run, space.ErrForged)
+	// What is remembered is the last envelope's alone.
+	refuse(t, NewTopic(c.top), good.Cert, append(good.Run[:3:3], spoil(t, c.run[3])), space.ErrForged)
+}
