@@ -263,6 +263,9 @@ func (h *history) goesOn() {
 		h.t.Fatal(err)
 	}
 	after := openFaulty(h.t, h.f.clone(func(int) int { return 0 }))
+	if after.recovered {
+		h.t.Error("a power cut after a sync looks like damage")
+	}
 	h.same(after.Space(historyID, historyDEK), h.n)
 	for _, s := range []*Store{after, h.store} {
 		if err := s.Close(); err != nil {

@@ -20,8 +20,9 @@
 // key of the row as associated data. A thief of the directory learns how many
 // rows each table of each space has, their sizes and those numbers.
 //
-// Layout of the directory: FORMAT (version and key check), LOCK, and db/ (the
-// engine's). A damaged db/ is copied to DIR.damaged-<n> before it is repaired;
+// Layout of the directory: FORMAT (version and key check), LOCK, db/ (the
+// engine's), and at times REPAIR (damage was met) and AUDIT (damage was
+// repaired). A damaged db/ is copied to DIR.damaged-<n> before it is repaired;
 // Recovered then says that rows may be missing, and Audit which.
 //
 // A Store and its Spaces are safe for concurrent use. Slices handed in are not

@@ -51,8 +51,14 @@ const (
 	defaultWriteBuffer = 4 << 20
 	// minWriteBuffer keeps slack (engine.go) small beside it.
 	minWriteBuffer = 64 << 10
-	openTables     = 64 // file descriptors kept for tables
+	openTables     = 96 // file descriptors kept for tables
 	filterBits     = 10 // Bloom filter bits a key
+	tableSize      = 4 << 20
+	levelSize      = 32 << 20 // of level 1; each further level has ten times that
+	// Writers wait a millisecond each when this many tables overlap, and until
+	// they are compacted when there are half as many again. All keys being
+	// random, all new tables overlap.
+	slowdown = 16
 )
 
 func (o Options) withDefaults() Options {
@@ -73,6 +79,10 @@ func (o Options) engine(m mode) *opt.Options {
 		OpenFilesCacheCapacity: openTables,
 		Filter:                 filter.NewBloomFilter(filterBits),
 		Compression:            opt.NoCompression, // ciphertext
+		CompactionTableSize:    tableSize,
+		CompactionTotalSize:    levelSize,
+		WriteL0SlowdownTrigger: slowdown,
+		WriteL0PauseTrigger:    slowdown * 3 / 2,
 		// A large batch goes through the log like every other: the order of
 		// commits after a crash hangs on it.
 		DisableLargeBatchTransaction: true,

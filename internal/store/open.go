@@ -26,6 +26,7 @@ const (
 	formatFile = "FORMAT"
 	lockFile   = "LOCK"
 	repairFile = "REPAIR" // left by noteDamage
+	auditFile  = "AUDIT"  // there from a repair until Audited
 	dbDir      = "db"
 )
 
@@ -78,9 +79,12 @@ func (s *Store) openDir(key [32]byte, opts Options) error {
 		return err
 	}
 	d := &disk{dir: filepath.Join(s.dir, dbDir), opts: opts}
-	if s.recovered, err = s.examine(d, known); err != nil {
+	damaged, err := s.examine(d, known)
+	if err != nil {
 		return err
 	}
+	_, err = os.Stat(filepath.Join(s.dir, auditFile))
+	s.recovered = damaged || err == nil
 	if err := s.start(d, opts); err != nil {
 		return err
 	}
@@ -128,8 +132,11 @@ func (s *Store) examine(d *disk, known bool) (damaged bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if len(files) == 0 && known {
+		return true, s.wantAudit()
+	}
 	if len(files) == 0 {
-		return known, nil
+		return false, nil
 	}
 	_, noted := os.Stat(filepath.Join(s.dir, repairFile))
 	damage := checkDatabase(d)
@@ -138,6 +145,9 @@ func (s *Store) examine(d *disk, known bool) (damaged bool, err error) {
 	}
 	if damage != nil && isFull(damage) {
 		return false, damage
+	}
+	if err := s.wantAudit(); err != nil {
+		return false, err
 	}
 	if s.copied, err = copyAside(d.dir, s.dir); err != nil {
 		return false, fmt.Errorf("copy damaged database (%w) aside: %w", damage, err)
@@ -149,6 +159,16 @@ func (s *Store) examine(d *disk, known bool) (damaged bool, err error) {
 		err = os.Remove(filepath.Join(s.dir, repairFile))
 	}
 	return true, err
+}
+
+// wantAudit makes Recovered report true until Audited, however often the store
+// is opened.
+func (s *Store) wantAudit() error {
+	f, err := os.OpenFile(filepath.Join(s.dir, auditFile), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), syncDir(s.dir))
 }
 
 // keyCheck tells keys apart in the format file.

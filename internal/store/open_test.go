@@ -348,7 +348,7 @@ func TestDamage(t *testing.T) {
 		if name == "LOG" {
 			continue
 		}
-		tries := 12
+		tries := 8
 		if name == "LOCK" || strings.HasPrefix(name, "CURRENT") {
 			tries = 4
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -114,9 +115,22 @@ func (s *Store) Err() error {
 // open.
 func (s *Store) Reopen() error { return s.engine.reopen() }
 
-// Recovered reports whether damage was repaired at Open: rows may be missing.
-// Audit says which.
+// Recovered reports whether damage was repaired at Open, this time or earlier,
+// and Audited was not called since: rows may be missing. Audit says which.
 func (s *Store) Recovered() bool { return s.recovered }
+
+// Audited is to be called after a repair when every space has been audited,
+// and what is missing is known to whoever will fetch it.
+func (s *Store) Audited() error {
+	if s.dir == "" {
+		return nil
+	}
+	err := os.Remove(filepath.Join(s.dir, auditFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
 
 // DamagedCopy names the directory that holds the damaged database as it was
 // found, if Open repaired one.

@@ -204,7 +204,6 @@ func (b *blinder) name(name string) []byte {
 func (b *blinder) settings(name string) []byte {
 	b.all(tableSetting)
 	b.begin(tableSetting)
-	b.msg = binary.BigEndian.AppendUint32(b.msg, uint32(len(name)))
 	b.msg = append(b.msg, name...)
 	b.end(groupSize)
 	return b.key

@@ -1,0 +1,113 @@
+package store
+
+import (
+	"crypto/rand"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+)
+
+// openBare opens goleveldb alone, with the settings of the store.
+func openBare(b *testing.B) *leveldb.DB {
+	db := must[*leveldb.DB](b)(leveldb.OpenFile(filepath.Join(b.TempDir(), "bare"), Options{}.withDefaults().engine(strict)))
+	b.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// BenchmarkReceive commits received runs of 256 entries of one record each:
+// segment, chain, topic, records, oplog page, repo. Between the commits it
+// writes batches of 256 puts of 300 bytes to a bare goleveldb, which is the
+// measure: ratio is the time of the one to the time of the other.
+func BenchmarkReceive(b *testing.B) {
+	const n = 256
+	s := openDisk(b, filepath.Join(b.TempDir(), "store"), Options{})
+	defer closeStore(b, s)
+	sp := s.Space([32]byte{1}, [32]byte{2})
+	bare := openBare(b)
+	c, a := newChain(b, 1, 2), newAuthor(b, testAuthor)
+	topic := TopicRow{ID: c.topic}
+	key, value := make([]byte, 41), make([]byte, 300)
+	var ours, theirs time.Duration
+	for i := range b.N {
+		batch := &Batch{Run: c.next(n), Topic: &topic}
+		fold(&topic, batch.Run.Envs)
+		batch.Applied = []AppliedRow{{Topic: c.topic, Chain: c.chain.ID, Seq: c.chain.Head.Seq, State: make([]byte, 100)}}
+		a.write(batch, i*n, n, "a note of a length that is usual for notes, more or less, give or take a few words")
+		start := time.Now()
+		commit(b, sp, Remote, batch)
+		ours += time.Since(start)
+
+		puts := new(leveldb.Batch)
+		for range n {
+			rand.Read(key)
+			rand.Read(value)
+			puts.Put(key, value)
+		}
+		start = time.Now()
+		if err := bare.Write(puts, nil); err != nil {
+			b.Fatal(err)
+		}
+		theirs += time.Since(start)
+	}
+	b.ReportMetric(float64(n*b.N)/ours.Seconds(), "entries/s")
+	b.ReportMetric(float64(n*b.N)/theirs.Seconds(), "bare-puts/s")
+	b.ReportMetric(ours.Seconds()/theirs.Seconds(), "ratio")
+}
+
+// BenchmarkOwn commits single own entries, synced, and between them puts 300
+// bytes into a bare goleveldb, synced.
+func BenchmarkOwn(b *testing.B) {
+	s := openDisk(b, filepath.Join(b.TempDir(), "store"), Options{})
+	defer closeStore(b, s)
+	sp := s.Space([32]byte{1}, [32]byte{2})
+	bare := openBare(b)
+	c, a := newChain(b, 1, 2), newAuthor(b, testAuthor)
+	topic := TopicRow{ID: c.topic}
+	key, value := make([]byte, 41), make([]byte, 300)
+	var ours, theirs time.Duration
+	for i := range b.N {
+		batch := &Batch{Run: c.next(1), Topic: &topic}
+		fold(&topic, batch.Run.Envs)
+		a.write(batch, i, 1, "a note")
+		batch.Outbox = []OutboxRow{{uint64(i), batch.Run.Envs[0].Bytes()}}
+		batch.Applied = []AppliedRow{{Topic: c.topic, Chain: c.chain.ID, Seq: c.chain.Head.Seq}}
+		start := time.Now()
+		commit(b, sp, Own, batch)
+		ours += time.Since(start)
+
+		rand.Read(key)
+		rand.Read(value)
+		start = time.Now()
+		if err := bare.Put(key, value, &opt.WriteOptions{Sync: true}); err != nil {
+			b.Fatal(err)
+		}
+		theirs += time.Since(start)
+	}
+	b.ReportMetric(float64(b.N)/ours.Seconds(), "commits/s")
+	b.ReportMetric(float64(b.N)/theirs.Seconds(), "bare-puts/s")
+	b.ReportMetric(ours.Seconds()/theirs.Seconds(), "ratio")
+}
+
+// BenchmarkLoad reads the records of an author, as a node does when it starts.
+func BenchmarkLoad(b *testing.B) {
+	s := openDisk(b, filepath.Join(b.TempDir(), "store"), Options{})
+	defer closeStore(b, s)
+	sp := s.Space([32]byte{1}, [32]byte{2})
+	a := newAuthor(b, testAuthor)
+	const n = 10_000
+	for i := range n / 200 {
+		batch := new(Batch)
+		a.write(batch, i*200, 200, "a note")
+		commit(b, sp, Derived, batch)
+	}
+	b.ResetTimer()
+	for range b.N {
+		if got := len(collect(b, sp.Records(testAuthor))); got != n {
+			b.Fatal(got)
+		}
+	}
+	b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "records/s")
+}
