@@ -138,16 +138,27 @@ func drafted(tb testing.TB) *log {
 	}
 }
 
+// founding makes genesis and epoch 1 once; entries and states do not change.
+var founding = sync.OnceValues(func() (first []*Entry, s *State) {
+	l := drafted(panicTB{})
+	l.apply(must(BuildGenesis(genesisBody(must(testOwner())), l.keys, l.now, l.rand)))
+	l.add(KindEpoch, l.epoch())
+	return l.entries, l.s
+})
+
+// panicTB is for what is made outside of any test.
+type panicTB struct{ testing.TB }
+
+func (panicTB) Helper()           {}
+func (panicTB) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+
 // founded is a log with genesis and epoch 1.
 func founded(tb testing.TB) *log {
 	tb.Helper()
 	l := drafted(tb)
-	e, err := BuildGenesis(genesisBody(must(testOwner())), l.keys, l.now, l.rand)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	l.apply(e)
-	l.add(KindEpoch, l.epoch())
+	first, s := founding()
+	l.entries, l.s, l.now = append(l.entries, first...), s, l.now+1000
+	must(io.CopyN(io.Discard, l.rand, 2*saltSize)) // what the two entries drew
 	return l
 }
 
