@@ -90,7 +90,7 @@ func (c *Client) target(nsid string) string {
 
 func (c *Client) send(r *http.Request, nsid string, out any) error {
 	if c.Token != "" {
-		r.Header.Set("Authorization", "Bearer "+c.Token)
+		r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(c.Token))
 	}
 	client := c.HTTP
 	if client == nil {

@@ -191,13 +191,19 @@ func (errReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 // Without a token configured nobody gets in, also not with an empty one.
 func TestNoTokenConfigured(t *testing.T) {
 	s := newServer(newFake(t))
-	s.Token = ""
-	for _, auth := range []string{"Bearer ", "Bearer", "Bearer  "} {
-		w := httptest.NewRecorder()
-		s.ServeHTTP(w, request(func(r *http.Request) { r.Header.Set("Authorization", auth) }))
-		if w.Code != 401 {
-			t.Errorf("%q: status %d", auth, w.Code)
+	for _, s.Token = range []string{"", "\n"} {
+		for _, auth := range []string{"Bearer ", "Bearer", "Bearer  "} {
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, request(func(r *http.Request) { r.Header.Set("Authorization", auth) }))
+			if w.Code != 401 {
+				t.Errorf("%q: status %d", auth, w.Code)
+			}
 		}
+	}
+	s.Token = apiToken + "\n" // as it stands in the file
+	w := httptest.NewRecorder()
+	if s.ServeHTTP(w, request(func(*http.Request) {})); w.Code != 201 {
+		t.Errorf("token with a line end: status %d", w.Code)
 	}
 }
 

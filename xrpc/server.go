@@ -275,8 +275,8 @@ func (s *Server) authorize(h http.Header) error {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return faultf(errToken, "invalid Authorization scheme: send Bearer and the token of the node's api.token file")
 	}
-	have, want := sha256.Sum256([]byte(strings.TrimSpace(token))), sha256.Sum256([]byte(s.Token))
-	if subtle.ConstantTimeCompare(have[:], want[:]) != 1 || s.Token == "" {
+	have, want := sha256.Sum256([]byte(strings.TrimSpace(token))), sha256.Sum256([]byte(strings.TrimSpace(s.Token)))
+	if subtle.ConstantTimeCompare(have[:], want[:]) != 1 || strings.TrimSpace(s.Token) == "" {
 		return faultf(errToken, "authorization: not the token of this node; it is in the node's api.token file")
 	}
 	return nil
