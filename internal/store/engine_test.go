@@ -50,10 +50,10 @@ func TestNoHealingOverALoss(t *testing.T) {
 	disk := newFaulty()
 	s := openFaulty(t, disk)
 	sp := s.Space(historyID, historyDEK)
-	commit(t, sp, Own, one1(0))
-	commit(t, sp, Derived, one1(1))
+	commit(t, sp, Own, entry(0))
+	commit(t, sp, Derived, entry(1))
 	disk.breakAfter(0, syscall.ENOSPC)
-	if err := sp.Commit(Own, one1(2)); !errors.Is(err, ErrFull) {
+	if err := sp.Commit(Own, entry(2)); !errors.Is(err, ErrFull) {
 		t.Fatal(err)
 	}
 	disk.heal()
@@ -63,7 +63,7 @@ func TestNoHealingOverALoss(t *testing.T) {
 		}
 	}
 	for range 3 {
-		if err := sp.Commit(Own, one1(2)); !errors.Is(err, ErrIO) && !errors.Is(err, ErrFull) {
+		if err := sp.Commit(Own, entry(2)); !errors.Is(err, ErrIO) && !errors.Is(err, ErrFull) {
 			t.Errorf("commit: %v", err)
 		}
 		if err := s.Reopen(); !errors.Is(err, ErrIO) {
@@ -78,7 +78,7 @@ func TestNoHealingOverALoss(t *testing.T) {
 func TestTornLog(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	s := openDisk(t, dir, Options{})
-	commit(t, s.Space(historyID, historyDEK), Own, one1(0))
+	commit(t, s.Space(historyID, historyDEK), Own, entry(0))
 	closeStore(t, s)
 	logs := must[[]string](t)(filepath.Glob(filepath.Join(dir, dbDir, "*.log")))
 	f, err := os.OpenFile(logs[0], os.O_APPEND|os.O_WRONLY, 0)
@@ -159,7 +159,7 @@ func TestReplacingIsTakenUp(t *testing.T) {
 	} {
 		dir := filepath.Join(t.TempDir(), "store")
 		s := openDisk(t, dir, Options{})
-		commit(t, s.Space(historyID, historyDEK), Own, one1(0))
+		commit(t, s.Space(historyID, historyDEK), Own, entry(0))
 		closeStore(t, s)
 		db := filepath.Join(dir, dbDir)
 		if err := c.interrupt(db); err != nil {

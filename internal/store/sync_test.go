@@ -30,7 +30,7 @@ func (s *faulty) journalSyncs() int {
 	return s.syncs[storage.TypeJournal]
 }
 
-func one1(i int) *Batch { return &Batch{Control: []ControlRow{{uint64(i), []byte("x")}}} }
+func entry(i int) *Batch { return &Batch{Control: []ControlRow{{uint64(i), []byte("x")}}} }
 
 func TestSyncsByClass(t *testing.T) {
 	bubble(t, func(t *testing.T, disk *faulty, s *Store, sp *Space) {
@@ -41,16 +41,16 @@ func TestSyncsByClass(t *testing.T) {
 		}
 		check("opening", 0)
 		for i := range 100 {
-			commit(t, sp, Derived, one1(i))
+			commit(t, sp, Derived, entry(i))
 		}
 		<-time.After(time.Minute)
 		check("derived", 0)
 		for i := range 10 {
-			commit(t, sp, Own, one1(i))
+			commit(t, sp, Own, entry(i))
 		}
 		check("own", 10)
 		for i := range syncEvery - 1 {
-			commit(t, sp, Remote, one1(i))
+			commit(t, sp, Remote, entry(i))
 		}
 		check("one less than a group", 10)
 		<-time.After(syncWithin - 1)
@@ -58,18 +58,18 @@ func TestSyncsByClass(t *testing.T) {
 		<-time.After(2)
 		check("the time is up", 11)
 		for i := range 3 * syncEvery {
-			commit(t, sp, Remote, one1(i))
+			commit(t, sp, Remote, entry(i))
 			synctest.Wait()
 		}
 		check("three groups", 14)
 		<-time.After(time.Minute)
 		check("nothing left", 14)
-		commit(t, sp, Remote, one1(0))
-		commit(t, sp, Own, one1(0))
+		commit(t, sp, Remote, entry(0))
+		commit(t, sp, Own, entry(0))
 		check("own after remote", 15)
 		<-time.After(time.Minute)
 		check("own has synced the remote", 15)
-		commit(t, sp, Derived, one1(0))
+		commit(t, sp, Derived, entry(0))
 		if err := s.Sync(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestSyncsByClass(t *testing.T) {
 			t.Fatal(err)
 		}
 		check("Sync of nothing", 16)
-		commit(t, sp, Remote, one1(0))
+		commit(t, sp, Remote, entry(0))
 		closeStore(t, s)
 		check("Close", 17)
 	})
@@ -96,14 +96,14 @@ func TestSyncIsCancelled(t *testing.T) {
 // A group sync that fails is not passed over.
 func TestGroupSyncFails(t *testing.T) {
 	bubble(t, func(t *testing.T, disk *faulty, s *Store, sp *Space) {
-		commit(t, sp, Remote, one1(0))
+		commit(t, sp, Remote, entry(0))
 		disk.breakAfter(0, syscall.EIO)
 		<-time.After(time.Second)
 		if err := s.Err(); !errors.Is(err, ErrIO) {
 			t.Errorf("Err is %v", err)
 		}
 		disk.heal()
-		if err := sp.Commit(Remote, one1(1)); !errors.Is(err, ErrIO) {
+		if err := sp.Commit(Remote, entry(1)); !errors.Is(err, ErrIO) {
 			t.Errorf("commit: %v", err)
 		}
 		if err := s.Reopen(); err != nil {
@@ -118,15 +118,15 @@ func TestFullDiskIsLeftAlone(t *testing.T) {
 	bubble(t, func(t *testing.T, disk *faulty, s *Store, sp *Space) {
 		s.engine.retry = retryAfter
 		disk.breakAfter(0, syscall.ENOSPC)
-		if err := sp.Commit(Own, one1(0)); !errors.Is(err, ErrFull) {
+		if err := sp.Commit(Own, entry(0)); !errors.Is(err, ErrFull) {
 			t.Fatal(err)
 		}
 		disk.heal()
-		if err := sp.Commit(Own, one1(0)); !errors.Is(err, ErrFull) {
+		if err := sp.Commit(Own, entry(0)); !errors.Is(err, ErrFull) {
 			t.Errorf("at once: %v", err)
 		}
 		<-time.After(retryAfter)
-		commit(t, sp, Own, one1(0))
+		commit(t, sp, Own, entry(0))
 		if err := s.Err(); err != nil {
 			t.Error(err)
 		}
@@ -139,10 +139,10 @@ func TestHealWaitsForIterators(t *testing.T) {
 	s := openFaulty(t, disk)
 	sp := s.Space(historyID, historyDEK)
 	for i := range 3 {
-		commit(t, sp, Own, one1(i))
+		commit(t, sp, Own, entry(i))
 	}
 	disk.breakAfter(0, syscall.ENOSPC)
-	if err := sp.Commit(Own, one1(9)); !errors.Is(err, ErrFull) {
+	if err := sp.Commit(Own, entry(9)); !errors.Is(err, ErrFull) {
 		t.Fatal(err)
 	}
 	disk.heal()
@@ -152,7 +152,7 @@ func TestHealWaitsForIterators(t *testing.T) {
 			t.Fatal(err)
 		}
 		n++
-		if err := sp.Commit(Own, one1(9)); !errors.Is(err, ErrFull) {
+		if err := sp.Commit(Own, entry(9)); !errors.Is(err, ErrFull) {
 			t.Errorf("under an iterator: %v", err)
 		}
 		if err := s.Reopen(); !errors.Is(err, ErrBusy) {
@@ -160,7 +160,7 @@ func TestHealWaitsForIterators(t *testing.T) {
 		}
 	}
 	equal(t, "rows", n, 3)
-	commit(t, sp, Own, one1(9))
+	commit(t, sp, Own, entry(9))
 	closeStore(t, s)
 }
 
@@ -233,7 +233,7 @@ func TestCloseUnderLoad(t *testing.T) {
 				if i == 1 {
 					started <- struct{}{}
 				}
-				err := sp.Commit(Own, one1(i))
+				err := sp.Commit(Own, entry(i))
 				if errors.Is(err, ErrClosed) {
 					return
 				}

@@ -102,7 +102,7 @@ func (v *vault) open(key, value []byte) ([]byte, error) {
 }
 
 // blinder makes keys. It is not safe for concurrent use. The keys it gives
-// live until the next.
+// live until the next. The buffers of rows rest here, between uses.
 type blinder struct {
 	tag    *[tagSize]byte
 	mac    hash.Hash
@@ -110,6 +110,8 @@ type blinder struct {
 	msg    []byte
 	sum    []byte
 	key    []byte
+	plain  []byte
+	value  []byte
 }
 
 func (v *vault) blinder() *blinder { return v.pool.Get().(*blinder) }
@@ -225,8 +227,6 @@ type rows struct {
 	batch *batch
 	aead  cipher.AEAD
 	nonce [chacha20poly1305.NonceSizeX]byte
-	plain []byte
-	value []byte
 }
 
 func (v *vault) rows() (*rows, error) {
@@ -241,6 +241,9 @@ func (v *vault) rows() (*rows, error) {
 }
 
 func (r *rows) free() {
+	if cap(r.plain)+cap(r.value) > pooledBytes {
+		r.plain, r.value = nil, nil
+	}
 	r.v.done(r.blinder)
 	r.batch.free()
 }

@@ -177,6 +177,14 @@ func TestAudit(t *testing.T) {
 				return Audit{Topics: []envelope.TopicID{ch.topic}, ControlHave: 1, ControlWant: 1}
 			},
 		},
+		"set hash of others": {
+			func(t *testing.T, st *Store, sp *Space, ch *chainMaker) {
+				commit(t, sp, Own, &Batch{Topic: &TopicRow{ID: ch.topic, Count: 60}})
+			},
+			func(ch *chainMaker) Audit {
+				return Audit{Topics: []envelope.TopicID{ch.topic}, ControlHave: 1, ControlWant: 1}
+			},
+		},
 		"old head is back": {
 			func(t *testing.T, st *Store, sp *Space, ch *chainMaker) {
 				old := newChain(t, 1, 2)
