@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,16 +51,88 @@ func TestReopenKeepsAll(t *testing.T) {
 	}
 }
 
-const lockHelper = "KITH_STORE_TEST_HOLD"
+const (
+	lockHelper  = "KITH_STORE_TEST_HOLD"  // a directory: hold it open
+	writeHelper = "KITH_STORE_TEST_WRITE" // and write to it
+)
+
+// writeForever says the number of each commit that is acknowledged.
+func writeForever(s *Store) {
+	sp := s.Space(historyID, historyDEK)
+	rows, err := countRows(sp)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	for i := len(rows); ; i++ {
+		b := entry(i)
+		b.Control[0].Raw = make([]byte, 3000)
+		if err := sp.Commit(Class(i%2), b); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println(i)
+	}
+}
+
+// countRows counts the control entries by number.
+func countRows(sp *Space) (map[uint64]int, error) {
+	n := map[uint64]int{}
+	for row, err := range sp.Control() {
+		if err != nil {
+			return nil, err
+		}
+		n[row.Seq]++
+	}
+	return n, nil
+}
+
+// A process that is killed loses nothing that it acknowledged, in any class.
+func TestKill(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	for range 4 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), lockHelper+"="+dir, writeHelper+"=1")
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := -1
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if n, err := strconv.Atoi(lines.Text()); err == nil {
+				last = n
+			} else if lines.Text() != "open" {
+				t.Fatal(lines.Text())
+			}
+			if last%100 == 99 {
+				_ = cmd.Process.Kill()
+			}
+		}
+		_ = cmd.Wait()
+		s := openDisk(t, dir, Options{})
+		rows := must[map[uint64]int](t)(countRows(s.Space(historyID, historyDEK)))
+		if last < 99 || len(rows) <= last || rows[uint64(last)] != 1 {
+			t.Errorf("%d was acknowledged, %d rows are there", last, len(rows))
+		}
+		closeStore(t, s)
+	}
+}
 
 // TestMain lets the test binary be the other process.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(lockHelper); dir != "" {
-		if _, err := Open(dir, testKey, Options{}); err != nil {
+		s, err := Open(dir, testKey, Options{WriteBufferBytes: minWriteBuffer})
+		if err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
 		fmt.Println("open")
+		if os.Getenv(writeHelper) != "" {
+			writeForever(s)
+		}
 		_, _ = bufio.NewReader(os.Stdin).ReadByte()
 		os.Exit(0)
 	}
