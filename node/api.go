@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -160,9 +161,16 @@ func (n *Node) Invite(ctx context.Context, id space.ID, o xrpc.InviteOptions) (x
 }
 
 // maxLinkAddrs keeps links short enough for a QR code.
-const maxLinkAddrs = 6
+const maxLinkAddrs = 4
 
-func linkAddrs(addrs []string) []string { return addrs[:min(len(addrs), maxLinkAddrs)] }
+// linkAddrs picks from addresses of which the loopback ones stand last: the
+// last one stays in, so that a second node of this machine can always join.
+func linkAddrs(addrs []string) []string {
+	if len(addrs) <= maxLinkAddrs {
+		return addrs
+	}
+	return append(slices.Clone(addrs[:maxLinkAddrs-1]), addrs[len(addrs)-1])
+}
 
 // Write applies the owner's writes as one batch.
 func (n *Node) Write(ctx context.Context, id space.ID, writes []xrpc.Write, o xrpc.WriteOptions) (xrpc.Written, error) {

@@ -60,10 +60,18 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 	defer os.Remove(filepath.Join(n.cfg.Home, addrFile))
 	srv := &xrpc.Server{
 		Spaces: n, Membership: n, Records: n, Repos: n, Node: n,
-		Token: token, Origins: n.cfg.Origins, Log: n.log, Version: n.cfg.Version,
+		Owner: n.self.did, Token: token, Origins: n.cfg.Origins, Version: n.cfg.Version, Healthy: n.healthy, Log: n.log,
 	}
 	ready(r)
 	return errors.Join(srv.Serve(ctx, l), n.Close())
+}
+
+// healthy says why the node cannot serve.
+func (n *Node) healthy(context.Context) error {
+	if err := n.store.Err(); err != nil {
+		return fmt.Errorf("the store does not take writes: %w", err)
+	}
+	return nil
 }
 
 // ReadAddr is the API address of the node that runs in home.

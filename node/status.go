@@ -31,9 +31,18 @@ func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
 		"syncBytes": uint64(s.SyncBytes.Load()),
 	}
 	for name, v := range m.Counters().All() {
-		out["gossip"+strings.ToUpper(name[:1])+name[1:]] = v
+		out[camel("gossip "+strings.TrimPrefix(name, "gossip "))] = v
 	}
 	return out
+}
+
+// camel writes the words of a counter's name in the way of JSON keys.
+func camel(words string) string {
+	first, rest, _ := strings.Cut(words, " ")
+	for w := range strings.FieldsSeq(rest) {
+		first += strings.ToUpper(w[:1]) + w[1:]
+	}
+	return first
 }
 
 // status is one space in numbers. A peer is in sync with us only if its last

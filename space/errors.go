@@ -35,6 +35,8 @@ var (
 	ErrUnsupported = errors.New("unsupported")
 	// ErrInvite: unknown, spent, expired or revoked; strangers are not told which.
 	ErrInvite = errors.New("invite is not valid")
+	// ErrNoSpaceLeft: the disk is full; reads go on, writes resume when there is room.
+	ErrNoSpaceLeft = errors.New("the disk is full")
 	// ErrUnavailable: cannot be done now; later it may.
 	ErrUnavailable = errors.New("not available now")
 )

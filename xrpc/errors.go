@@ -122,6 +122,7 @@ var rows = []row{
 	{space.ErrForbidden, "Forbidden", [dialects]int{403, 403}, "", false},
 	{space.ErrUnsupported, "Unsupported", [dialects]int{400, 400}, "", false},
 	{space.ErrInvite, "InvalidInvite", [dialects]int{404, 400}, "Invalid invite token", true},
+	{space.ErrNoSpaceLeft, "NotEnoughResources", [dialects]int{507, 507}, "", false},
 	{space.ErrUnavailable, "NotEnoughResources", [dialects]int{503, 503}, "", false},
 	{ErrAmbiguous{}, "AmbiguousRepo", [dialects]int{409, 400}, "", false},
 	{ErrPetnameTaken, "NameTaken", [dialects]int{409, 400}, "This name is taken by another space of this home", false},
