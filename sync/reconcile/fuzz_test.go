@@ -110,6 +110,47 @@ func TestRunHeads(t *testing.T) {
 	}
 }
 
+// TestBodiesRefused: bodies that say nothing, or twice.
+func TestBodiesRefused(t *testing.T) {
+	w := newWorld("bodies")
+	one := w.newChain("one", 3, 100)
+	h := envelope.Header{Type: envelope.Sealed, Topic: w.topic, Chain: one.id, Seq: 3}
+	raw, err := envelope.Build(h, [24]byte{}, make([]byte, 272), func([]byte) []byte { return make([]byte, 64) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ephemeral, err := envelope.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := Envelopes{Cert: &one.cert, Run: one.envs}
+	for name, c := range map[string]struct {
+		kind Kind
+		body []byte
+		want error
+	}{
+		"good":                     {KindRun, appendRun(nil, good), nil},
+		"bytes after the run":      {KindRun, append(appendRun(nil, good), 0), space.ErrMalformed},
+		"no certificate":           {KindRun, appendRun(nil, Envelopes{Run: one.envs}), space.ErrMalformed},
+		"one certificate too many": {KindRun, appendRun(nil, Envelopes{Cert: &one.cert, Run: one.envs[1:]}), space.ErrMalformed},
+		"ephemeral":                {KindRun, appendRun(nil, Envelopes{Run: []envelope.Envelope{ephemeral}}), space.ErrMalformed},
+		"no envelopes":             {KindRun, appendRun(nil, Envelopes{}), space.ErrMalformed},
+		"no array":                 {KindRun, []byte{0x81, 0x40}, space.ErrMalformed},
+		"nothing":                  {KindRun, nil, space.ErrMalformed},
+		"more and last":            {KindControlPage, []byte{0x83, 0x41, 1, 0xf5, 0xf5}, space.ErrMalformed},
+		"null page":                {KindControlPage, []byte{0x83, 0xf6, 0xf4, 0xf5}, space.ErrMalformed},
+		"empty page goes on":       {KindControlPage, []byte{0x83, 0x40, 0xf5, 0xf4}, space.ErrMalformed},
+		"null frontier":            {KindFrontier, []byte{0x82, 0xf6, 0xf5}, space.ErrMalformed},
+		"null want":                {KindWant, []byte{0x82, 0xf6, 0xf5}, space.ErrMalformed},
+		"short signature":          {KindAuth, []byte{0x81, 0x41, 0}, space.ErrNotCanonical},
+		"unknown kind":             {11, []byte{0x80}, space.ErrMalformed},
+	} {
+		if _, err := decode(c.kind, c.body); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", name, err, c.want)
+		}
+	}
+}
+
 // TestFrameLimits: a length is judged before memory is taken.
 func TestFrameLimits(t *testing.T) {
 	for k := range 256 {

@@ -38,7 +38,7 @@ func Run(ctx context.Context, rw io.ReadWriter, s *Session) (Result, error) {
 	rounds := s.res.Rounds
 	s.begin()
 	go r.write(rounds)
-	r.read(rounds)
+	r.read()
 	if r.failed() == nil || abort(rw) {
 		<-r.written
 	}
@@ -60,7 +60,7 @@ type runner struct {
 }
 
 // read feeds the session until the round is over.
-func (r *runner) read(rounds int) {
+func (r *runner) read() {
 	for {
 		m, n, err := ReadFrame(r.rw)
 		r.mu.Lock()
@@ -71,7 +71,7 @@ func (r *runner) read(rounds int) {
 			r.err = r.s.consume(m)
 			r.s.res.MetaBytes += int64(n - payload(m))
 		}
-		over := r.err != nil || r.s.over() && r.s.res.Rounds > rounds
+		over := r.err != nil || r.s.over()
 		r.wake.Signal()
 		r.mu.Unlock()
 		if over {

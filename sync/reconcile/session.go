@@ -217,9 +217,9 @@ func (s *Session) begin() {
 	}
 }
 
-// Step takes a message and returns what to say to it: a first part of it, if
-// it is long, and More the rest. Done is true when the round is over and all
-// has been returned. After an error the session is dead.
+// Step takes a message that ReadFrame returned, and returns what to say to it:
+// a first part of it, if it is long, and More the rest. Done is true when the
+// round is over and all has been returned. After an error the session is dead.
 func (s *Session) Step(m Msg) (out []Msg, done bool, err error) {
 	if err := s.consume(m); err != nil {
 		return nil, false, err
@@ -318,9 +318,6 @@ func (s *Session) expect(k Kind, want ...phase) error {
 func (s *Session) onChallenge(m Challenge) error {
 	if err := s.expect(KindChallenge, awaitChallenge); err != nil {
 		return err
-	}
-	if m.Version != Version {
-		return blame("challenge", space.ErrUnsupported)
 	}
 	if m.Topic != s.cfg.Topic {
 		return blame("challenge: another topic", ErrAuth)

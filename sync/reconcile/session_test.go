@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -61,7 +62,7 @@ func flip(e envelope.Envelope, at int) envelope.Envelope {
 func TestBadPeer(t *testing.T) {
 	w, other := newWorld("adversary"), newWorld("elsewhere")
 	one, two := w.newChain("one", 6, 100), w.newChain("two", 6, 100)
-	alien := other.newChain("alien", 3, 100)
+	alien := other.newChain("two", 5, 100)
 	ids := []envelope.ChainID{one.id, two.id}
 	slices.SortFunc(ids, compareChains)
 	again := func(m Msg) []Msg { return []Msg{m, m} }
@@ -79,6 +80,15 @@ func TestBadPeer(t *testing.T) {
 		{"done early", onlyFirst(func(m Digest) []Msg { return []Msg{m, Done{}} }), ErrOrder},
 		{"no auth", bending(func(m Auth) []Msg { return []Msg{Control{}} }), ErrOrder},
 		{"digest before served", onlyFirst(func(m Want) []Msg { return []Msg{m, Digest{Epoch: 7}} }), ErrOrder},
+		{"digest before our served", func(_ int, m Msg) []Msg {
+			switch m.(type) {
+			case Want: // so that we cannot have served
+				return nil
+			case Served:
+				return []Msg{m, Digest{Epoch: 7}}
+			}
+			return []Msg{m}
+		}, ErrOrder},
 		{"served before frontier", onlyFirst(func(m Frontier) []Msg { return []Msg{Served{}} }), ErrOrder},
 		{"page unannounced", bending(func(m Control) []Msg { return []Msg{m, ControlPage{Chunk: []byte{1}, Last: true}} }), ErrOrder},
 
@@ -115,12 +125,13 @@ func TestBadPeer(t *testing.T) {
 		}), ErrWant},
 
 		{"run of another chain", onlyFirst(func(Envelopes) []Msg { return []Msg{Envelopes{Cert: &one.cert, Run: one.envs[:2]}} }), ErrUnasked},
-		{"run of another topic", onlyFirst(func(Envelopes) []Msg { return []Msg{Envelopes{Cert: &alien.cert, Run: alien.envs}} }), ErrUnasked},
+		{"run of another topic", onlyFirst(func(Envelopes) []Msg { return []Msg{Envelopes{Run: alien.envs[3:]}} }), ErrUnasked},
 		{"run below what was asked", onlyFirst(func(Envelopes) []Msg { return []Msg{Envelopes{Run: two.envs[2:5]}} }), ErrUnasked},
 		{"run with a hole", onlyFirst(func(Envelopes) []Msg { return []Msg{Envelopes{Run: two.envs[4:]}} }), ErrUnasked},
 		{"run beyond what was stated", onlyFirst(func(Envelopes) []Msg { return []Msg{Envelopes{Run: two.envs[3:]}} }), ErrUnasked},
 		{"run twice", onlyFirst(func(m Envelopes) []Msg { return again(m) }), ErrUnasked},
 		{"run after served", onlyFirst(func(m Served) []Msg { return []Msg{m, Envelopes{Run: two.envs[3:5]}} }), ErrUnasked},
+		{"run after an early served", onlyFirst(func(m Envelopes) []Msg { return []Msg{Served{}, m} }), ErrUnasked},
 		{"run before frontier", onlyFirst(func(m Frontier) []Msg { return []Msg{Envelopes{Run: two.envs[3:5]}} }), ErrUnasked},
 		{"run signed badly", onlyFirst(func(m Envelopes) []Msg {
 			return []Msg{Envelopes{Run: []envelope.Envelope{m.Run[0], flip(m.Run[1], -1)}}}
@@ -291,6 +302,21 @@ func TestControl(t *testing.T) {
 				t.Error("control logs differ")
 			}
 		})
+	}
+}
+
+// TestControlInParts: a log longer than a round carries comes in several.
+func TestControlInParts(t *testing.T) {
+	w := newWorld("parts")
+	a, b := w.newMemory(), w.newMemory()
+	b.log.grow(MaxControlPages+10, "")
+	x := newWire(t, a.session(t, w, Initiator), b.session(t, w, Responder))
+	ra, _ := x.round()
+	if ra.Pages != MaxControlPages || ra.Ctl == ra.PeerCtl {
+		t.Errorf("first round: %d pages", ra.Pages)
+	}
+	if ra, _ = x.round(); ra.Pages != 10 || ra.Ctl != ra.PeerCtl || a.log.head() != b.log.head() {
+		t.Errorf("second round: %d pages", ra.Pages)
 	}
 }
 
@@ -520,11 +546,14 @@ func TestOrder(t *testing.T) {
 				}
 			}
 			for i, s := range x.side {
-				phase := s.phase
+				at := fmt.Sprint(s.phase)
+				if s.pass != nil {
+					at += fmt.Sprintf(" frontier %v want %v served %v %v", s.pass.frontierHeard, s.pass.wantsHeard, s.pass.servedSaid, s.pass.servedHeard)
+				}
 				if _, _, err := s.Step(m); err == nil {
-					allowed[fmt.Sprintf("%d %s", phase, m.Kind())] = true
+					allowed[at+": "+m.Kind().String()] = true
 				} else if !errors.Is(err, ErrPeer) {
-					t.Errorf("side %d, phase %d, %s: %v", i, phase, m.Kind(), err)
+					t.Errorf("side %d, phase %s, %s: %v", i, at, m.Kind(), err)
 				}
 			}
 		}
@@ -535,7 +564,14 @@ func TestOrder(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"1 challenge", "3 control", "4 control", "6 digest", "7 digest", "7 frontier", "7 served", "7 want", "8 done",
+		"1: challenge", "3: control", "4: control", "6: digest",
+		"7 frontier false want false served false false: frontier",
+		"7 frontier false want false served false false: want",
+		"7 frontier true want false served false false: served",
+		"7 frontier true want false served false false: want",
+		"7 frontier true want true served true false: served",
+		"7 frontier true want true served true true: digest",
+		"8: done",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("allowed: %q, want %q", got, want)
@@ -569,5 +605,183 @@ func TestConfig(t *testing.T) {
 	cfg.Keys = nil
 	if _, err := New(cfg); err == nil {
 		t.Error("initiator without keys: accepted")
+	}
+}
+
+// TestDigestTwice: also while ours still waits behind what is being sent.
+func TestDigestTwice(t *testing.T) {
+	w := newWorld("twice")
+	a := w.newMemory()
+	s := a.session(t, w, Responder)
+	if _, err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.phase = idle
+	for _, m := range []Msg{Control{}, Digest{Epoch: a.epoch}} {
+		if err := s.consume(m); err != nil {
+			t.Fatalf("%T: %v", m, err)
+		}
+	}
+	if err := s.consume(Digest{Epoch: a.epoch}); !errors.Is(err, ErrOrder) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// broken is a replica that answers what it must not.
+type broken struct {
+	*memory
+	summary func(Summary) (Summary, error)
+	chains  func([]envelope.Chain) ([]envelope.Chain, error)
+	run     func(*envelope.Certificate, []envelope.Envelope) (*envelope.Certificate, []envelope.Envelope, error)
+}
+
+func (b broken) Summary() (Summary, error) {
+	s, err := b.memory.Summary()
+	if b.summary != nil {
+		return b.summary(s)
+	}
+	return s, err
+}
+
+func (b broken) Chains() iter.Seq2[envelope.Chain, error] {
+	return func(yield func(envelope.Chain, error) bool) {
+		chains, err := slices.Collect(b.topic.Chains()), error(nil)
+		if b.chains != nil {
+			chains, err = b.chains(chains)
+		}
+		for _, c := range chains {
+			if !yield(c, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(envelope.Chain{}, err)
+		}
+	}
+}
+
+func (b broken) Run(id envelope.ChainID, from, to uint64, maxBytes int) (*envelope.Certificate, []envelope.Envelope, error) {
+	cert, run, err := b.memory.Run(id, from, to, maxBytes)
+	if b.run != nil {
+		return b.run(cert, run)
+	}
+	return cert, run, err
+}
+
+// TestBrokenReplica: our own replica's mistakes do not reach the peer and are
+// not blamed on it.
+func TestBrokenReplica(t *testing.T) {
+	w := newWorld("broken")
+	one, two, big := w.newChain("one", 4, 100), w.newChain("two", 4, 100), w.newChain("big", 3, envelope.MaxPadded)
+	disk := errors.New("disk on fire")
+	type certificate = *envelope.Certificate
+	type envelopes = []envelope.Envelope
+	run := func(f func(certificate, envelopes) (certificate, envelopes, error)) broken { return broken{run: f} }
+	cases := []struct {
+		name string
+		b    broken
+		want string
+	}{
+		{"summary fails", broken{summary: func(s Summary) (Summary, error) { return s, disk }}, "disk on fire"},
+		{"summary of another topic", broken{summary: func(s Summary) (Summary, error) { s.Topic[0] ^= 1; return s, nil }}, "another topic"},
+		{"chains fail", broken{chains: func(c []envelope.Chain) ([]envelope.Chain, error) { return c, disk }}, "disk on fire"},
+		{"chains unsorted", broken{chains: func(c []envelope.Chain) ([]envelope.Chain, error) {
+			slices.Reverse(c)
+			return c, nil
+		}}, "ascending"},
+		{"chains doubled", broken{chains: func(c []envelope.Chain) ([]envelope.Chain, error) { return append(c, c[len(c)-1]), nil }}, "ascending"},
+		{"chains too many", broken{chains: func([]envelope.Chain) ([]envelope.Chain, error) {
+			out := make([]envelope.Chain, MaxChains+1)
+			for i, h := range manyChains(len(out), 0, true).Chains {
+				out[i].ID = h.Chain
+			}
+			return out, nil
+		}}, "too large"},
+		{"run fails", run(func(certificate, envelopes) (certificate, envelopes, error) { return nil, nil, disk }), "disk on fire"},
+		{"run without certificate", run(func(_ certificate, r envelopes) (certificate, envelopes, error) { return nil, r, nil }), "asked for"},
+		{"run from elsewhere", run(func(c certificate, r envelopes) (certificate, envelopes, error) { return c, r[1:], nil }), "asked for"},
+		{"run with a hole", run(func(c certificate, r envelopes) (certificate, envelopes, error) {
+			return c, append(slices.Clone(r[:1]), r[2]), nil
+		}), "asked for"},
+		{"run beyond", broken{chains: func(c []envelope.Chain) ([]envelope.Chain, error) {
+			c[0].Head.Seq = 1
+			return c, nil
+		}, run: func(certificate, envelopes) (certificate, envelopes, error) {
+			first := one
+			if compareChains(two.id, one.id) < 0 {
+				first = two
+			}
+			return &first.cert, first.envs, nil
+		}}, "asked for"},
+		{"run too long", run(func(certificate, envelopes) (certificate, envelopes, error) { return &big.cert, big.envs, nil }), "asked for"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			a := w.newMemory()
+			c.b.memory = w.newMemory().with(one, 4).with(two, 4)
+			cfg := c.b.config(w, Responder)
+			cfg.Replica = c.b
+			sb, err := New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := newWire(t, a.session(t, w, Initiator), sb)
+			x.start()
+			x.run()
+			if err := x.errs[1]; err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, ErrPeer) {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+			if x.errs[0] != nil {
+				t.Errorf("the peer saw it: %v", x.errs[0])
+			}
+		})
+	}
+
+	// A chain that went away, or has no good signature to cut at, is left out.
+	for name, f := range map[string]func(certificate, envelopes) (certificate, envelopes, error){
+		"gone": func(certificate, envelopes) (certificate, envelopes, error) { return nil, nil, nil },
+		"uncovered": func(c certificate, r envelopes) (certificate, envelopes, error) {
+			return c, envelopes{flip(r[0], -1)}, nil
+		},
+	} {
+		a, b := w.newMemory(), run(f)
+		b.memory = w.newMemory().with(one, 4)
+		cfg := b.config(w, Responder)
+		cfg.Replica = b
+		sb, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := newWire(t, a.session(t, w, Initiator), sb)
+		if ra, rb := x.round(); ra.Equal || rb.Equal || !ra.Stalled {
+			t.Errorf("%s: %+v, %+v", name, ra, rb)
+		}
+	}
+}
+
+// refuser takes no run and counts them.
+type refuser struct{ calls int }
+
+func (r *refuser) Deliver(_ *envelope.Certificate, run []envelope.Envelope) (Delivered, error) {
+	r.calls++
+	return Delivered{Refused: len(run)}, nil
+}
+
+// TestRefused: the rest of a chain of which a run was refused is not handed on.
+func TestRefused(t *testing.T) {
+	w := newWorld("refused")
+	one, two := w.newChain("one", 6, 100), w.newChain("two", 6, 100)
+	a, b := w.newMemory(), w.newMemory().with(one, 6).with(two, 6)
+	b.maxRun = 2
+	var sink refuser
+	cfg := a.config(w, Initiator)
+	cfg.Sink = &sink
+	sa, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := newWire(t, sa, b.session(t, w, Responder))
+	if ra, _ := x.round(); ra.Equal || ra.Refused != 2*12 || sink.calls != 2*2 {
+		t.Errorf("%+v, %d calls", ra, sink.calls)
 	}
 }
