@@ -34,6 +34,7 @@ var sentinels = map[string]error{
 	"space.ErrForbidden":      space.ErrForbidden,
 	"space.ErrUnsupported":    space.ErrUnsupported,
 	"space.ErrInvite":         space.ErrInvite,
+	"space.ErrNoSpaceLeft":    space.ErrNoSpaceLeft,
 	"space.ErrUnavailable":    space.ErrUnavailable,
 	"xrpc.ErrAmbiguous":       ErrAmbiguous{},
 	"xrpc.ErrPetnameTaken":    ErrPetnameTaken,
