@@ -26,6 +26,7 @@ type app struct {
 	stdout, stderr io.Writer
 	env            func(string) string
 	standardHome   string
+	named          string // the SPACE the command names, for errors
 }
 
 // standardHome is the user's data directory with kith in it, "" if the system
@@ -171,6 +172,7 @@ func (a *app) notRunning() error {
 
 // space finds the space that a command names by URI or by petname.
 func (a *app) space(c *xrpc.Client, name string) (space.ID, error) {
+	a.named = name
 	if strings.Contains(name, "://") {
 		id, err := space.ParseID(name)
 		if err != nil {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/xrpc"
@@ -72,7 +74,7 @@ func (c *recordApplyCmd) Run(a *app) error {
 		}
 		out, err := api.Write(a.ctx, id, b.writes, xrpc.WriteOptions{})
 		if err != nil {
-			return a.inLines(err, b.lines[0], b.lines[len(b.lines)-1], done)
+			return a.inBatch(err, b.lines, done)
 		}
 		done += len(b.writes)
 		if err := a.results(b, out); err != nil {
@@ -95,12 +97,12 @@ func (a *app) batches(in io.Reader, send func(*opBatch) error, done *int) error 
 	for n := 1; ; n++ {
 		text, err := readLine(r)
 		if err != nil && !errors.Is(err, io.EOF) {
-			return a.inLines(err, n, n, *done)
+			return a.inLine(err, n, *done)
 		}
 		if op := bytes.TrimSpace(text); len(op) > 0 {
 			w, err := parseOp(op)
 			if err != nil {
-				return a.inLines(err, n, n, *done)
+				return a.inLine(err, n, *done)
 			}
 			if len(b.writes) == xrpc.MaxWrites || b.bytes+len(op) > maxBatchBytes {
 				if err := send(b); err != nil {
@@ -187,14 +189,33 @@ func fillOp(w xrpc.Write, op opLine) (xrpc.Write, error) {
 	return w, err
 }
 
-// inLines says where in the file an error is and what was done before it.
-func (a *app) inLines(err error, from, to, done int) error {
+// inLine says in which line of the file an error is, and what was done before.
+func (a *app) inLine(err error, n, done int) error {
 	f := *a.explain(err)
-	where := fmt.Sprintf("line %d", from)
-	if to != from {
-		where = fmt.Sprintf("lines %d to %d, of which nothing was written", from, to)
+	f.message = fmt.Sprintf("line %d: %s (%d writes were carried out, nothing from here on)", n, f.message, done)
+	return &f
+}
+
+// writeIndex is how the node names a write of a batch.
+var writeIndex = regexp.MustCompile(`\bwrite(?: |s\[)(\d+)\]?`)
+
+// inBatch says the same of a batch. Only a node that refused it has said that
+// it wrote none of it.
+func (a *app) inBatch(err error, lines []int, done int) error {
+	f := *a.explain(err)
+	f.message = writeIndex.ReplaceAllStringFunc(f.message, func(s string) string {
+		i, err := strconv.Atoi(writeIndex.FindStringSubmatch(s)[1])
+		if err != nil || i >= len(lines) {
+			return s
+		}
+		return fmt.Sprintf("line %d", lines[i])
+	})
+	fate := "nothing from here on"
+	if _, refused := errors.AsType[*xrpc.Error](err); !refused {
+		fate = "of these it is not known"
 	}
-	f.message = fmt.Sprintf("%s: %s; %d writes before were carried out", where, f.message, done)
+	f.message = fmt.Sprintf("lines %d to %d: %s (%d writes were carried out before, %s)",
+		lines[0], lines[len(lines)-1], f.message, done, fate)
 	return &f
 }
 

@@ -57,7 +57,7 @@ type meaning struct {
 
 // meanings is searched in order; the first match wins.
 var meanings = []meaning{
-	{xrpc.ErrUnreachable, exitUnreachable, "NodeNotReachable", func(a *app) string { return a.kith("run") }},
+	{xrpc.ErrUnreachable, exitUnreachable, "NodeNotReachable", (*app).startHint},
 	{space.ErrSpaceNotFound, exitNotFound, "SpaceNotFound", func(a *app) string { return a.kith("space list") }},
 	{space.ErrRepoNotFound, exitNotFound, "RepoNotFound", func(a *app) string { return a.kith("space members SPACE") + " names who may have written" }},
 	{space.ErrRecordNotFound, exitNotFound, "RecordNotFound", func(a *app) string { return a.kith("record list SPACE") }},
@@ -80,7 +80,7 @@ var meanings = []meaning{
 	}},
 	{keyfile.ErrLocked, exitDenied, "Locked", say("--passphrase-file FILE")},
 	{node.ErrInUse, exitFailed, "InUse", say("stop the other node first, or run this one in another --home")},
-	{syscall.EADDRINUSE, exitFailed, "AddressInUse", say("--http 127.0.0.1:0 draws a free port")},
+	{syscall.EADDRINUSE, exitFailed, "AddressInUse", say("--http 127.0.0.1:0 draws a free port for the API")},
 	{context.Canceled, exitFailed, "Interrupted", say("what was asked for may have happened: look before you repeat it")},
 }
 
@@ -110,12 +110,18 @@ func (a *app) explain(err error) *failure {
 
 // explainAnswer takes over what the node said.
 func (a *app) explainAnswer(f *failure, e *xrpc.Error) {
-	f.name, f.message = e.Name, e.Message
+	f.name, f.message = e.Name, strings.TrimPrefix(reason(e), e.Name+": ")
+	f.message = strings.TrimPrefix(f.message, space.ErrMalformed.Error()+": ")
+	if e.Name == "SpaceNotFound" && a.named != "" {
+		f.message += ": " + a.named
+	}
 	switch {
 	case e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden:
 		f.code, f.hint = exitDenied, "name the token of that node with --token FILE; it lies in api.token of its home"
 	case e.Name == "InvalidRequest":
 		f.code, f.hint = exitUsage, "correct what the message names; --help shows the command"
+	case strings.HasPrefix(e.Name, "Unsupported"):
+		f.hint = "leave it out; a later version may bring it"
 	case e.Status >= http.StatusInternalServerError:
 		f.hint = "the node's log says more"
 	case e.Name == "XRPCNotSupported" || e.Name == "UnexpectedAnswer":
@@ -154,6 +160,14 @@ func (a *app) report(err error) int {
 	}
 	fmt.Fprintf(a.stderr, "kith: %s\nhint: %s\n", f.message, f.hint)
 	return f.code
+}
+
+// startHint is for whom no node answers.
+func (a *app) startHint() string {
+	if a.API != "" {
+		return "check the address: a running node writes its own into api.addr of its home"
+	}
+	return a.kith("run")
 }
 
 // reported names a failure that the answer on stdout has told already.

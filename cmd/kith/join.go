@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"time"
 
@@ -10,12 +11,12 @@ import (
 
 type spaceJoinCmd struct {
 	Link string `arg:"" help:"The invite link."`
-	Wait span   `help:"How long to wait for the key, up to 10m." default:"30s" placeholder:"DUR"`
+	Wait span   `help:"How long to wait for the key, up to 10m. Standard: 30s." default:"30s" placeholder:"DUR"`
 }
 
 const (
 	mostWait  = 10 * time.Minute
-	syncWait  = 3 * time.Second // a join waits this much longer for the records that are there
+	syncWait  = 5 * time.Second // a join waits this much longer for the records that are there
 	pollEvery = 20 * time.Millisecond
 )
 
@@ -47,13 +48,24 @@ func (c *spaceJoinCmd) Run(a *app) error {
 	begin := time.Now()
 	// The node counts whole seconds: rather one too many.
 	j, err := api.JoinWait(a.ctx, c.Link, wait+time.Second-1)
+	if errors.Is(err, space.ErrInvite) {
+		return &failure{
+			code: exitDenied, name: "InvalidInvite",
+			message: "the link was refused: it may be spent, expired or revoked",
+			hint:    "ask whoever invited you for a new one",
+		}
+	}
 	if err != nil {
 		return err
 	}
 	granted := time.Since(begin)
 	v := joinView{URI: j.ID, Role: j.Level, Epoch: j.Epoch, Name: j.Name, Asked: j.Asked, By: j.By}
 	begin = time.Now()
-	if err := a.settleIn(api, &v); err != nil {
+	patience := syncWait
+	if v.Asked == "" { // nothing was joined, so nothing is on its way
+		patience = 0
+	}
+	if err := a.settleIn(api, &v, patience); err != nil {
 		return err
 	}
 	return a.answer(v, func(w io.Writer) {
@@ -64,7 +76,9 @@ func (c *spaceJoinCmd) Run(a *app) error {
 		if v.By != "" {
 			line(w, "granted", "by %s after %s", v.By, seconds(granted))
 		}
-		if v.Synced {
+		if v.Asked == "" {
+			line(w, "note", "this node was in the space already; the link was not used")
+		} else if v.Synced {
 			line(w, "synced", "%d records, digest %s in %s", v.Records, short(v.Digest), seconds(time.Since(begin)))
 		} else {
 			line(w, "syncing", "%d records so far", v.Records)
@@ -75,8 +89,8 @@ func (c *spaceJoinCmd) Run(a *app) error {
 
 // settleIn watches the new space until it is in sync with a peer, for a moment
 // only: a join is done when the key is here.
-func (a *app) settleIn(api *xrpc.Client, v *joinView) error {
-	deadline := time.NewTimer(syncWait)
+func (a *app) settleIn(api *xrpc.Client, v *joinView, patience time.Duration) error {
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()

@@ -102,5 +102,5 @@ func wrongUsage(err error) error {
 			}
 		}
 	}
-	return &failure{code: exitUsage, name: "WrongUsage", message: strings.TrimSpace(err.Error()), hint: help + " --help"}
+	return &failure{code: exitUsage, name: "WrongUsage", message: strings.TrimSpace(reason(err)), hint: help + " --help"}
 }

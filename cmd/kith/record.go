@@ -8,7 +8,6 @@ import (
 	"io"
 
 	"github.com/kithnet/kith/space"
-	"github.com/kithnet/kith/space/commit"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -253,21 +252,21 @@ func (c *repoStateCmd) Run(a *app) error {
 		return err
 	}
 	v := struct {
-		DID    space.DID      `json:"did"`
-		Rev    space.TID      `json:"rev"`
-		Count  uint64         `json:"count"`
-		Hash   string         `json:"hash"`
-		Commit *commit.Commit `json:"commit"`
+		DID    space.DID `json:"did"`
+		Rev    space.TID `json:"rev"`
+		Count  uint64    `json:"count"`
+		Hash   string    `json:"hash"`
+		Commit any       `json:"commit"` // null until the author has stated one
 	}{st.DID, st.Rev, st.Count, hex.EncodeToString(st.Hash[:]), st.Commit}
 	return a.answer(v, func(w io.Writer) {
 		line(w, "repo", "%s", v.DID)
 		line(w, "rev", "%s", v.Rev)
 		line(w, "count", "%d", v.Count)
 		line(w, "hash", "%s", v.Hash)
-		if v.Commit == nil {
+		if st.Commit == nil {
 			line(w, "commit", "none: the author has not stated one yet")
 		} else {
-			line(w, "commit", "of rev %s", v.Commit.Rev)
+			line(w, "commit", "of rev %s", st.Commit.Rev)
 		}
 	})
 }

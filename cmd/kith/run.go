@@ -13,7 +13,7 @@ import (
 
 type runCmd struct {
 	Listen         []string `help:"Address to listen on for other nodes, again for more. Standard: QUIC and TCP on a port drawn once." placeholder:"MADDR" sep:"none"`
-	HTTP           string   `help:"Address of the API; port 0 draws one." name:"http" default:"127.0.0.1:2580" placeholder:"ADDR"`
+	HTTP           string   `help:"Address of the API; port 0 draws one. Standard: 127.0.0.1:2580." name:"http" default:"127.0.0.1:2580" placeholder:"ADDR"`
 	Bootstrap      []string `help:"Node to connect to at start, again for more." placeholder:"MADDR" sep:"none"`
 	NoMDNS         bool     `help:"Do not look for nodes on the local network." name:"no-mdns"`
 	PassphraseFile string   `help:"File with the passphrase of the keys." placeholder:"FILE"`
@@ -89,7 +89,7 @@ func (a *app) logger() *slog.Logger {
 	}
 	o := &slog.HandlerOptions{Level: level}
 	f, isFile := a.stderr.(*os.File)
-	if a.LogFormat == "text" || a.LogFormat == "" && isFile && term.IsTerminal(int(f.Fd())) {
+	if a.LogFormat == "text" || a.LogFormat == "" && !a.JSON && isFile && term.IsTerminal(int(f.Fd())) {
 		return slog.New(slog.NewTextHandler(a.stderr, o))
 	}
 	return slog.New(slog.NewJSONHandler(a.stderr, o))

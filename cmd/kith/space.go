@@ -25,12 +25,12 @@ type spaceCreateCmd struct {
 	Type        space.NSID      `help:"What kind of space, such as com.example.notes." required:"" placeholder:"NSID"`
 	Key         space.RecordKey `help:"Last part of its address. Standard: drawn." placeholder:"SKEY"`
 	Name        string          `help:"Petname, for this node only." placeholder:"NAME"`
-	Mint        string          `help:"Who gets credentials: member-list, public, managing-app." placeholder:"POLICY"`
+	Mint        string          `help:"Who gets credentials: member-list, public, managing-app." enum:",member-list,public,managing-app" default:"" placeholder:"POLICY"`
 	ManagingApp string          `help:"The managing app." placeholder:"DID"`
-	AppAccess   string          `help:"Which apps: open, allowList." placeholder:"POLICY"`
+	AppAccess   string          `help:"Which apps: open, allowList." enum:",open,allowList" default:"" placeholder:"POLICY"`
 	Allow       []string        `help:"App that may, again for more." placeholder:"ID" sep:"none"`
-	History     string          `help:"What newcomers read: full, from-join." placeholder:"POLICY"`
-	KeyPolicy   string          `help:"When a reader goes: rotate, static." placeholder:"POLICY"`
+	History     string          `help:"What newcomers read: full, from-join." enum:",full,from-join" default:"" placeholder:"POLICY"`
+	KeyPolicy   string          `help:"When a reader goes: rotate, static." enum:",rotate,static" default:"" placeholder:"POLICY"`
 	Relay       []string        `help:"Relay that carries it, again for more, or none." placeholder:"ADDR" sep:"none"`
 	OwnDID      bool            `help:"Give the space a DID of its own." name:"own-did"`
 }
@@ -157,9 +157,9 @@ func (c *spaceShowCmd) Run(a *app) error {
 
 type spaceInviteCmd struct {
 	Space   string `arg:"" help:"URI or petname."`
-	Level   string `help:"What who joins may do: write, read, read_self." enum:"write,read,read_self" default:"write" placeholder:"LEVEL"`
-	Uses    uint32 `help:"How many may join by it." default:"1" placeholder:"N"`
-	Expires span   `help:"How long it is good: 7d, 12h, 30m." default:"7d" placeholder:"DUR"`
+	Level   string `help:"What who joins may do: write, read, read_self. Standard: write." enum:"write,read,read_self" default:"write" placeholder:"LEVEL"`
+	Uses    uint32 `help:"How many may join by it. Standard: 1." default:"1" placeholder:"N"`
+	Expires span   `help:"How long it is good: 7d, 12h, 30m. Standard: 7d." default:"7d" placeholder:"DUR"`
 }
 
 // inviteView is an invite in JSON. The link is a secret.
