@@ -48,6 +48,7 @@ type actor struct {
 	writer   *seal.Writer
 	unstated int       // own entries since the last statement
 	stmtDue  time.Time // zero: nothing to state
+	checkDue time.Time // zero: no digest to compare
 	outbox   outbox
 	pairs    map[pairKey]seal.Pair
 	timer    *time.Timer
@@ -67,6 +68,9 @@ type gossiper interface {
 	publish(envelope.Frame)
 	// reconcile asks for a session with one peer of the space.
 	reconcile(space [32]byte, with peer.ID)
+	// compare asks for sessions with a few connected peers, to learn whether
+	// the space is in sync again after it moved.
+	compare(space [32]byte)
 }
 
 // directory knows people and where they are.
@@ -132,8 +136,10 @@ func (a *actor) resume() {
 // arm sets the timer to the next thing that is due.
 func (a *actor) arm() {
 	next := time.Now().Add(time.Hour)
-	if !a.stmtDue.IsZero() && a.stmtDue.Before(next) {
-		next = a.stmtDue
+	for _, due := range []time.Time{a.stmtDue, a.checkDue} {
+		if !due.IsZero() && due.Before(next) {
+			next = due
+		}
 	}
 	for _, ch := range a.chains {
 		if !ch.parked.IsZero() && ch.parked.Before(next) {
@@ -146,6 +152,10 @@ func (a *actor) arm() {
 func (a *actor) tick(now time.Time) {
 	if !a.stmtDue.IsZero() && !now.Before(a.stmtDue) {
 		a.state()
+	}
+	if !a.checkDue.IsZero() && !now.Before(a.checkDue) {
+		a.checkDue = time.Time{}
+		a.out.compare(a.sid)
 	}
 	due := false
 	for _, ch := range a.chains {

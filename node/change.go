@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
@@ -113,6 +114,9 @@ func (c *change) commit(class store.Class) error {
 	defer a.mu.Unlock()
 	for _, m := range c.moved {
 		m.epoch.topic.Commit(m.adv)
+	}
+	if len(c.moved) > 0 && a.checkDue.IsZero() {
+		a.checkDue = time.Now().Add(jitter(compareAfter))
 	}
 	for author, s := range c.staged {
 		s.Commit()

@@ -49,6 +49,7 @@ const (
 	maxAhead         = 5 * time.Minute        // an entry further in the future is parked
 	certLife         = 7 * 24 * time.Hour     // writer certificates live at most this long
 	syncEvery        = 60 * time.Second       // one random peer per space, jittered
+	compareAfter     = time.Second            // from a change to asking peers whether they have it
 	syncDeadline     = 2 * time.Minute        // one session
 	joinDeadline     = 15 * time.Second       // one attempt at one keeper
 	redialEvery      = 5 * time.Second        // base of the re-dialler's back-off

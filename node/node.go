@@ -382,6 +382,19 @@ func (n *Node) reconcile(sid [32]byte, with peer.ID) {
 	}
 }
 
+// comparePeers is how many peers are asked after a space moved.
+const comparePeers = 2
+
+func (n *Node) compare(sid [32]byte) {
+	asked := 0
+	for _, p := range n.book.of(sid) {
+		if asked < comparePeers && n.host.Network().Connectedness(p.ID) == network.Connected {
+			n.reconcile(sid, p.ID)
+			asked++
+		}
+	}
+}
+
 func (n *Node) addrs(sid [32]byte) (own, others []string) {
 	own = fullAddrs(n.host)
 	for _, p := range n.book.of(sid) {

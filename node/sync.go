@@ -23,8 +23,8 @@ import (
 // syncProtocol is reconciliation, one topic to a stream.
 const syncProtocol protocol.ID = "/kith/sync/1"
 
-// errUnequal: a session ended with different digests. Whoever saw it tries
-// again: the scheduler takes it for a failure.
+// errUnequal: a session ended with different digests and had nothing left to
+// move. Whoever saw it tries again: the scheduler takes it for a failure.
 var errUnequal = errors.New("digests still differ")
 
 // reconcileWith leads one session about a space with one peer.
@@ -109,9 +109,13 @@ func (n *Node) session(ctx context.Context, a *actor, s network.Stream, cfg reco
 	}
 	n.stats.SyncDone.Add(1)
 	a.synced(s.Conn().RemotePeer(), res)
-	if !res.Equal {
+	switch {
+	case res.Equal:
+		return nil
+	case res.Stalled:
 		return errUnequal
 	}
+	n.reconcile(a.sid, s.Conn().RemotePeer()) // writes landed meanwhile: once more
 	return nil
 }
 
@@ -176,7 +180,6 @@ func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*e
 	if err != nil {
 		return nil, nil, err
 	}
-	envs = envs[:envelope.Covered(envs)]
 	if from == 0 {
 		return &ch.Cert, envs, nil
 	}
@@ -186,7 +189,7 @@ func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*e
 func (r *replica) Deliver(cert *envelope.Certificate, run []envelope.Envelope) (reconcile.Delivered, error) {
 	m := &runIn{topic: r.e.id, from: r.with, cert: cert, run: run}
 	got, err := r.a.deliver(r.ctx, m)
-	return reconcile.Delivered{Accepted: got, Duplicate: len(run) - got}, err
+	return reconcile.Delivered{Accepted: got, Duplicate: max(0, len(run)-got)}, err
 }
 
 // controlPage bounds the entries of one page before sealing.

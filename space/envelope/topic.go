@@ -38,8 +38,7 @@ type IDs interface {
 type Topic struct {
 	id      TopicID
 	chains  map[ChainID]*Chain
-	order   []ChainID // sorted if !dirty
-	dirty   bool
+	order   []ChainID // ascending
 	count   uint64
 	state   lthash.State
 	pending pending
@@ -81,7 +80,8 @@ func RestoreTopic(id TopicID, chains []Chain, count uint64, state lthash.State) 
 	if sum != count {
 		return nil, fmt.Errorf("restore topic: %w: %d envelopes in chains, %d counted", space.ErrMalformed, sum, count)
 	}
-	t.dirty, t.count, t.state = true, count, state
+	slices.SortFunc(t.order, compareChains)
+	t.count, t.state = count, state
 	return t, nil
 }
 
@@ -102,10 +102,6 @@ func (t *Topic) Chain(id ChainID) (Chain, bool) {
 
 // Chains are all chains by ascending id. Nothing may be committed meanwhile.
 func (t *Topic) Chains() iter.Seq[Chain] {
-	if t.dirty {
-		slices.SortFunc(t.order, func(a, b ChainID) int { return bytes.Compare(a[:], b[:]) })
-		t.dirty = false
-	}
 	return func(yield func(Chain) bool) {
 		for _, id := range t.order {
 			if !yield(*t.chains[id]) {
@@ -114,6 +110,8 @@ func (t *Topic) Chains() iter.Seq[Chain] {
 		}
 	}
 }
+
+func compareChains(a, b ChainID) int { return bytes.Compare(a[:], b[:]) }
 
 // Count is the number of accepted envelopes.
 func (t *Topic) Count() uint64 { return t.count }
@@ -288,8 +286,8 @@ func (t *Topic) Commit(adv Advance) {
 	if c == nil {
 		c = new(Chain)
 		t.chains[adv.Chain.ID] = c
-		t.order = append(t.order, adv.Chain.ID)
-		t.dirty = true
+		i, _ := slices.BinarySearchFunc(t.order, adv.Chain.ID, compareChains)
+		t.order = slices.Insert(t.order, i, adv.Chain.ID)
 	}
 	*c = adv.Chain
 	t.count, t.state = adv.Count, adv.State

@@ -71,11 +71,7 @@ func sealPart(rand io.Reader, key []byte, h envelope.Header, part []byte, more b
 		return envelope.Envelope{}, err
 	}
 	aad := h.AAD(nonce, len(plain)+chacha20poly1305.Overhead)
-	raw, err := envelope.Build(h, nonce, aead.Seal(nil, nonce[:], plain, aad), sign)
-	if err != nil {
-		return envelope.Envelope{}, err
-	}
-	return envelope.Parse(raw)
+	return envelope.Sign(h, nonce, aead.Seal(nil, nonce[:], plain, aad), sign)
 }
 
 // openPart opens one envelope; part is newly allocated.
