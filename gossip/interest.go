@@ -133,14 +133,11 @@ func (i *interest) join(topic string) map[peer.ID]struct{} {
 	return late
 }
 
-// leave drops a topic; peers still announce it.
-func (i *interest) leave(topic string, peers []peer.ID) {
+// leave drops a topic. Of the peers that were in it pubsub keeps knowing.
+func (i *interest) leave(topic string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	delete(i.own, topic)
-	for _, p := range peers {
-		i.note(p, topic)
-	}
 }
 
 // opened and closed follow the streams on which peers announce. A new stream

@@ -217,6 +217,7 @@ func TestJudgeTwoSignatures(t *testing.T) {
 	got := court.expect(alice, twin.frame(t, 2, 3), Ignore, Forked, 1)
 	court.apply(got)
 	court.expect(alice, twin.frame(t, 3, 3), Ignore, Forked, 0) // known by now
+	court.expect(alice, c.grow(t, 1).frame(t, 3, 3), Ignore, Forked, 0)
 	if court.replica.count() != 3 {
 		t.Errorf("%d envelopes, want 3", court.replica.count())
 	}
@@ -358,6 +359,7 @@ func TestJudgeParking(t *testing.T) {
 	court := newCourt(t, Limits{})
 	good := court.expect(alice, c.frame(t, 4, 6), Ignore, Parked, 0)
 	court.expect(mal, c.frame(t, 1, 3), Ignore, Parked, 0)
+	again := court.expect("bob", c.frame(t, 4, 6), Ignore, Parked, 0)
 	bad := court.expect(mal, spoiled(c.frame(t, 7, 7)), Ignore, Parked, 0)
 	select {
 	case v := <-good.Settled:
@@ -373,8 +375,8 @@ func TestJudgeParking(t *testing.T) {
 	if !slices.Equal(firsts, []uint64{0, 1, 4}) || got.Deliver[1].From != mal || got.Deliver[2].From != alice {
 		t.Errorf("delivered %v", firsts)
 	}
-	if a, b := <-good.Settled, <-bad.Settled; a != Accept || b != Reject {
-		t.Errorf("settled as %v and %v", a, b)
+	if a, b, c := <-good.Settled, <-again.Settled, <-bad.Settled; a != Accept || b != Ignore || c != Reject {
+		t.Errorf("settled as %v, %v and %v", a, b, c)
 	}
 	court.apply(got)
 	if court.replica.count() != 7 {
@@ -459,6 +461,17 @@ func TestJudgeRemembers(t *testing.T) {
 	}
 	court.judge.Forget(court.topic)
 	court.expect(alice, c.frame(t, 600, 600), Ignore, Parked, 0)
+}
+
+// Frames of a chain are judged side by side; the later one may be done first.
+func TestJudgeRemembersTheHighest(t *testing.T) {
+	c := newChain(t, member, 0x44).grow(t, 9)
+	court := newCourt(t, Limits{})
+	v := court.judge.view(c.topic, court.replica, c.id)
+	court.judge.remember(v, &c.cert, c.run[7].Head())
+	court.judge.remember(v, &c.cert, c.run[5].Head())
+	court.expect(alice, c.frame(t, 6, 7), Ignore, Duplicate, 0)
+	court.expect(alice, c.frame(t, 8, 8), Accept, Fresh, 1)
 }
 
 // G26: every tenth is lost; the others are passed on, within the window.

@@ -44,6 +44,9 @@ func TestMeshSpreads(t *testing.T) {
 				t.Errorf("node %d rejected something", i+1)
 			}
 		}
+		if got := nodes[0].announced()[hosts[1].ID()]; got < 2 { // in the topic, then linked
+			t.Errorf("neighbour was announced %d times", got)
+		}
 		if got := nodes[0].replica.count(); got != 0 {
 			t.Errorf("own frames came back: %d", got)
 		}
@@ -77,6 +80,11 @@ func TestMeshLateJoin(t *testing.T) {
 		if a.replica.count() != 1 || third.replica.count() != 1 {
 			t.Errorf("%d and %d arrived of 1", a.replica.count(), third.replica.count())
 		}
+		a.publish(t, newChain(t, live, 0x47).frame(t, 0, 0))
+		settle()
+		if b.replica.count() != 1 || third.replica.count() != 2 {
+			t.Errorf("%d and %d arrived of 1 and 2", b.replica.count(), third.replica.count())
+		}
 		if got := b.announced(); len(got) != 2 {
 			t.Errorf("announced %v", got)
 		}
@@ -92,13 +100,16 @@ func TestMeshLateJoin(t *testing.T) {
 		if got := len(a.topic.Peers()); got != 0 {
 			t.Errorf("%d peers after the only one left", got)
 		}
+		if n := b.mesh.judge.memories.Len(); n != 0 {
+			t.Errorf("%d chains remembered of a topic that was left", n)
+		}
 		<-time.After(time.Minute) // a pruned link is not formed again at once
 		b.join(t, c.topic)
 		settle()
 		a.publish(t, newChain(t, live, 0x45).frame(t, 0, 0))
 		b.publish(t, newChain(t, live, 0x46).frame(t, 0, 0))
 		settle()
-		if b.replica.count() != 1 || a.replica.count() != 2 {
+		if b.replica.count() != 1 || a.replica.count() != 2 { // b's replica began anew
 			t.Errorf("%d envelopes at b, %d at a", b.replica.count(), a.replica.count())
 		}
 	})
@@ -341,4 +352,62 @@ func TestMessageID(t *testing.T) {
 	if bytes.Equal(a, b) || messageID(message(a)) == messageID(message(b)) || len(messageID(message(a))) != 32 {
 		t.Error("a spoilt copy has the same message id")
 	}
+}
+
+// Only so many frames wait for a certificate; the rest is ignored at once.
+func TestSettleBounds(t *testing.T) {
+	top := &Topic{}
+	settled := make(chan Verdict, 1)
+	settled <- Accept
+	if got := top.settle(t.Context(), settled); got != Accept {
+		t.Errorf("%v, want accept", got)
+	}
+	settled <- Accept
+	top.waiting.Store(maxWaiting)
+	if got := top.settle(t.Context(), settled); got != Ignore || top.waiting.Load() != maxWaiting {
+		t.Errorf("%v, want ignore", got)
+	}
+}
+
+func TestHandover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newChain(t, member, 0x44)
+		for range 200 {
+			c.add(t, envelope.Entry, envelope.MaxPadded)
+		}
+		hold := make(chan struct{})
+		var got []string
+		h := &handover{limit: 1000, counters: new(Counters), joined: func(p peer.ID) { got = append(got, string(p)) },
+			deliver: func(p peer.ID, f envelope.Frame) {
+				<-hold
+				got = append(got, fmt.Sprint(f.Run[0].Seq()))
+			}}
+		h.peer("a")
+		synctest.Wait()
+		h.frame(Delivery{Frame: envelope.Frame{Run: c.run[1:2]}})
+		synctest.Wait()
+		h.peer("b")
+		h.peer("c")
+		h.peer("b") // waits already
+		for i := 2; i <= 200; i++ {
+			h.frame(Delivery{Frame: envelope.Frame{Run: c.run[i : i+1]}})
+		}
+		if want := uint64(199 - maxHandover/c.run[1].Len()); h.counters.Dropped.Load() != want {
+			t.Errorf("%d dropped, want %d", h.counters.Dropped.Load(), want)
+		}
+		hold <- struct{}{}
+		hold <- struct{}{}
+		synctest.Wait()
+		if want := "[a 1 b c 2]"; fmt.Sprint(got) != want {
+			t.Errorf("%v, want %v", got, want)
+		}
+		h.close()
+		h.peer("d")
+		h.frame(Delivery{Frame: envelope.Frame{Run: c.run[1:2]}})
+		close(hold)
+		synctest.Wait()
+		if want := "[a 1 b c 2 3]"; fmt.Sprint(got) != want { // 3 was under way
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
 }

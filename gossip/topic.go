@@ -50,7 +50,7 @@ func (t *Topic) open() (err error) {
 	m := t.mesh
 	late := m.interest.join(t.name)
 	if t.pubsub, err = m.pubsub.Join(t.name); err != nil {
-		m.interest.leave(t.name, nil)
+		m.interest.leave(t.name)
 		return err
 	}
 	ctx, cancel := context.WithCancel(m.ctx)
@@ -178,7 +178,6 @@ func (t *Topic) Close() error {
 
 func (t *Topic) shut() error {
 	t.queue.close()
-	peers := t.pubsub.ListPeers()
 	t.cancel()
 	if t.events != nil {
 		t.events.Cancel()
@@ -188,7 +187,7 @@ func (t *Topic) shut() error {
 	}
 	_ = t.mesh.pubsub.UnregisterTopicValidator(t.name) // fails only if open did
 	err := t.pubsub.Close()
-	t.mesh.interest.leave(t.name, peers)
+	t.mesh.interest.leave(t.name)
 	t.mesh.judge.Forget(t.id)
 	t.mesh.remove(t.name)
 	if err != nil && t.mesh.ctx.Err() == nil {
