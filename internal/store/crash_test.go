@@ -11,13 +11,15 @@ import (
 	"testing"
 
 	"github.com/syndtr/goleveldb/leveldb/storage"
+
+	"github.com/kithnet/kith/internal/store/storetest"
 )
 
 // history is a store that is written to, and what it must hold after each
 // acknowledged commit.
 type history struct {
 	t     *testing.T
-	f     *faulty
+	f     *storetest.Disk
 	store *Store
 	space *Space
 	rng   *rand.Rand
@@ -30,7 +32,7 @@ type history struct {
 
 var historyID, historyDEK = [32]byte{7}, [32]byte{8}
 
-func newHistory(t *testing.T, f *faulty, seed uint64) *history {
+func newHistory(t *testing.T, f *storetest.Disk, seed uint64) *history {
 	h := &history{t: t, f: f, rng: rand.New(rand.NewPCG(seed, 0)), states: []map[string]string{{}}}
 	h.store = openFaulty(t, f)
 	h.space = h.store.Space(historyID, historyDEK)
@@ -121,16 +123,16 @@ func TestCrashClones(t *testing.T) {
 }
 
 func crashClones(t *testing.T, seed uint64) {
-	f := newFaulty()
+	f := storetest.NewDisk()
 	h := newHistory(t, f, seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	type cut struct {
-		disk *faulty
+		disk *storetest.Disk
 		own  int
 	}
 	var mu sync.Mutex
 	var cuts []cut
-	f.onOp = func() {
+	f.OnOp = func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if rng.IntN(12) != 0 {
@@ -143,7 +145,7 @@ func crashClones(t *testing.T, seed uint64) {
 		if rng.IntN(2) == 0 {
 			keep = func(n int) int { return rng.IntN(n + 1) }
 		}
-		cuts = append(cuts, cut{f.clone(keep), own})
+		cuts = append(cuts, cut{f.Clone(keep), own})
 	}
 	for range 300 {
 		if err := h.commit(h.class()); err != nil {
@@ -180,13 +182,13 @@ func crashClones(t *testing.T, seed uint64) {
 // and leaves nothing, reads go on, and once there is space so do writes.
 func TestDiskFull(t *testing.T) {
 	for n := 0; n < 60; n++ {
-		f := newFaulty()
-		f.torn = n%2 == 0
+		f := storetest.NewDisk()
+		f.Torn = n%2 == 0
 		h := newHistory(t, f, uint64(n))
 		for range n % 7 {
 			h.mustCommit()
 		}
-		f.breakAfter(n/2, syscall.ENOSPC)
+		f.BreakAfter(n/2, syscall.ENOSPC)
 		h.untilRefused(ErrFull)
 		h.same(h.space, h.n)
 		if err := h.commit(Own); !errors.Is(err, ErrFull) {
@@ -196,7 +198,7 @@ func TestDiskFull(t *testing.T) {
 			t.Fatalf("op %d: Err is %v", n, err)
 		}
 		h.same(h.space, h.n)
-		f.heal()
+		f.Heal()
 		h.goesOn()
 	}
 }
@@ -205,19 +207,19 @@ func TestDiskFull(t *testing.T) {
 // disk would take it.
 func TestDiskFailure(t *testing.T) {
 	for n := 0; n < 60; n++ {
-		f := newFaulty()
-		f.torn = n%2 == 0
+		f := storetest.NewDisk()
+		f.Torn = n%2 == 0
 		if n%3 == 0 {
-			f.only = func(op string, _ storage.FileType) bool { return op == "sync" }
+			f.Only = func(op string, _ storage.FileType) bool { return op == "sync" }
 		}
 		h := newHistory(t, f, uint64(n))
 		for range n % 7 {
 			h.mustCommit()
 		}
-		f.breakAfter(n/2, syscall.EIO)
+		f.BreakAfter(n/2, syscall.EIO)
 		h.untilRefused(ErrIO)
 		h.same(h.space, h.n)
-		f.heal()
+		f.Heal()
 		if err := h.commit(Own); !errors.Is(err, ErrIO) {
 			t.Fatalf("op %d: before Reopen: %v", n, err)
 		}
@@ -262,7 +264,7 @@ func (h *history) goesOn() {
 	if err := h.commit(Own); err != nil {
 		h.t.Fatal(err)
 	}
-	after := openFaulty(h.t, h.f.clone(func(int) int { return 0 }))
+	after := openFaulty(h.t, h.f.Clone(nil))
 	if after.recovered {
 		h.t.Error("a power cut after a sync looks like damage")
 	}
@@ -278,7 +280,7 @@ func (h *history) goesOn() {
 // before, not even when they follow each other.
 func TestCrashWhileOpening(t *testing.T) {
 	for seed := range uint64(8) {
-		f := newFaulty()
+		f := storetest.NewDisk()
 		h := newHistory(t, f, seed)
 		for range 60 {
 			h.mustCommit()
@@ -286,19 +288,19 @@ func TestCrashWhileOpening(t *testing.T) {
 		if err := h.commit(Own); err != nil {
 			t.Fatal(err)
 		}
-		disk := f.clone(func(int) int { return 0 })
+		disk := f.Clone(nil)
 		if err := h.store.Close(); err != nil {
 			t.Fatal(err)
 		}
 		for op := range 25 {
-			var cut *faulty
+			var cut *storetest.Disk
 			var mu sync.Mutex
 			n := 0
-			disk.onOp = func() {
+			disk.OnOp = func() {
 				mu.Lock()
 				defer mu.Unlock()
 				if n++; n == op%8+1 {
-					cut = disk.clone(func(int) int { return 0 })
+					cut = disk.Clone(nil)
 				}
 			}
 			s := openFaulty(t, disk)

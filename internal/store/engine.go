@@ -34,9 +34,8 @@ const (
 // a failure it writes nothing until heal; and it syncs a log before its last
 // bytes are used up, so that a crash always leaves a prefix of all commits.
 type engine struct {
-	m     medium
-	opts  Options
-	retry time.Duration // retryAfter; tests shorten it
+	m    medium
+	opts Options
 
 	// qmu guards what follows.
 	qmu     sync.Mutex
@@ -80,7 +79,7 @@ type request struct {
 }
 
 func newEngine(m medium, opts Options) *engine {
-	e := &engine{m: m, opts: opts, retry: retryAfter}
+	e := &engine{m: m, opts: opts}
 	e.free.L = &e.hmu
 	return e
 }
@@ -328,7 +327,7 @@ func (e *engine) ready() error {
 	if f == nil {
 		return nil
 	}
-	if errors.Is(f.err, ErrFull) && !f.lost && time.Since(f.at) >= e.retry {
+	if errors.Is(f.err, ErrFull) && !f.lost && time.Since(f.at) >= e.opts.RetryAfter {
 		if err := e.heal(f); err == nil {
 			return nil
 		}

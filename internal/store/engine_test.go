@@ -9,13 +9,15 @@ import (
 	"testing"
 
 	"github.com/syndtr/goleveldb/leveldb/storage"
+
+	"github.com/kithnet/kith/internal/store/storetest"
 )
 
 // A batch that fills the write buffer to the last byte makes the engine begin
 // a new log after it, not before. The old one must be synced all the same.
 func TestLogsAreSyncedBeforeTheyEnd(t *testing.T) {
 	for _, less := range []int{0, 1, 7, 8, 9, 30, slack - 1, slack, slack + 1} {
-		disk := newFaulty()
+		disk := storetest.NewDisk()
 		s := openFaulty(t, disk)
 		b := new(batch)
 		b.Put(markerKey, marker(0))
@@ -33,7 +35,7 @@ func TestLogsAreSyncedBeforeTheyEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		after := openFaulty(t, disk.clone(func(int) int { return 0 }))
+		after := openFaulty(t, disk.Clone(nil))
 		for _, k := range []string{"fits", "after 0", "after 1", "after 2"} {
 			if ok, err := after.engine.db.Has([]byte(k), nil); !ok || err != nil {
 				t.Errorf("%d bytes left: %q is there: %v, %v", less, k, ok, err)
@@ -47,21 +49,17 @@ func TestLogsAreSyncedBeforeTheyEnd(t *testing.T) {
 // If what was acknowledged is gone when the database is opened again after a
 // failure, as after a failed sync it may be, nothing is written any more.
 func TestNoHealingOverALoss(t *testing.T) {
-	disk := newFaulty()
+	disk := storetest.NewDisk()
 	s := openFaulty(t, disk)
 	sp := s.Space(historyID, historyDEK)
 	commit(t, sp, Own, entry(0))
 	commit(t, sp, Derived, entry(1))
-	disk.breakAfter(0, syscall.ENOSPC)
+	disk.BreakAfter(0, syscall.ENOSPC)
 	if err := sp.Commit(Own, entry(2)); !errors.Is(err, ErrFull) {
 		t.Fatal(err)
 	}
-	disk.heal()
-	for fd, f := range disk.files {
-		if fd.Type == storage.TypeJournal {
-			f.data = f.data[:f.synced]
-		}
-	}
+	disk.Heal()
+	disk.Forget(storage.TypeJournal)
 	for range 3 {
 		if err := sp.Commit(Own, entry(2)); !errors.Is(err, ErrIO) && !errors.Is(err, ErrFull) {
 			t.Errorf("commit: %v", err)

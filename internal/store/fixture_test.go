@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/kithnet/kith/internal/store/storetest"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
 )
@@ -173,4 +174,13 @@ func testStatement() *space.Statement {
 		Count: 3, Hash: [32]byte{1}, IKM: [32]byte{2}, Sig: [64]byte{3},
 		View: space.View{Count: 4, Digest: [32]byte{5}}, Ctl: space.Head{Term: 6, Seq: 7, Hash: [32]byte{8}},
 	}
+}
+
+var smallBuffer = Options{WriteBufferBytes: minWriteBuffer, RetryAfter: -1}
+
+// openFaulty opens a store on a disk that fails, with a small write buffer,
+// which looks at a full disk at every write.
+func openFaulty(t testing.TB, d *storetest.Disk) *Store {
+	t.Helper()
+	return must[*Store](t)(OpenOn(d, [32]byte{1}, smallBuffer))
 }

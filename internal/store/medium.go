@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	leveldbds "github.com/ipfs/go-ds-leveldb"
 	"github.com/syndtr/goleveldb/leveldb"
@@ -44,6 +45,33 @@ type Options struct {
 	// WriteBufferBytes is how much is gathered in memory and in the log
 	// before it becomes a table, 4 MiB if zero. Twice that is in use at times.
 	WriteBufferBytes int
+	// RetryAfter is how long a full disk is left alone before a write looks at
+	// it again, half a second if zero; below zero every write looks.
+	RetryAfter time.Duration
+}
+
+// Medium is another place for a database than a directory: a disk that fails,
+// in tests. Its parts do what those of a directory do, see medium.
+type Medium interface {
+	// Open opens the database as told, making it if there is none. It may drop
+	// what is damaged if repair is set.
+	Open(o *opt.Options, repair bool) (*leveldb.DB, error)
+	// Probe proves that n more bytes can be written and synced.
+	Probe(n int) error
+	// Journal makes the name of the newest log durable and gives its number.
+	Journal() (int64, error)
+}
+
+// given is a Medium as the engine uses it.
+type given struct {
+	Medium
+	opts Options
+}
+
+var _ medium = given{}
+
+func (g given) Open(m mode) (*leveldb.DB, error) {
+	return g.Medium.Open(g.opts.engine(m), m == lenient)
 }
 
 const (
@@ -69,6 +97,9 @@ func (o Options) withDefaults() Options {
 		o.WriteBufferBytes = defaultWriteBuffer
 	}
 	o.WriteBufferBytes = max(o.WriteBufferBytes, minWriteBuffer)
+	if o.RetryAfter == 0 {
+		o.RetryAfter = retryAfter
+	}
 	return o
 }
 

@@ -59,6 +59,23 @@ func Open(dir string, key [32]byte, opts Options) (*Store, error) {
 	return s, nil
 }
 
+// OpenOn opens a store on another medium than a directory: without format
+// file, lock and copies of damage. If the database is damaged it is opened as
+// repaired, and Recovered reports true.
+func OpenOn(m Medium, key [32]byte, opts Options) (*Store, error) {
+	opts = opts.withDefaults()
+	s := &Store{node: newVault([32]byte{}, key)}
+	err := s.start(given{m, opts}, opts)
+	if errors.Is(err, ErrDamaged) {
+		s.recovered = true
+		err = s.start(given{m, opts}, opts)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	return s, nil
+}
+
 func (s *Store) lockDir() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/kithnet/kith/internal/store/storetest"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
 )
@@ -144,7 +145,7 @@ func TestRunIsChecked(t *testing.T) {
 // Rows written in many ways read back as from plain maps.
 func TestNaive(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		f := newFaulty()
+		f := storetest.NewDisk()
 		st := openFaulty(t, f)
 		naive := newNaive(t)
 		for range rapid.IntRange(1, 12).Draw(rt, "steps") {

@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/syndtr/goleveldb/leveldb/storage"
+
+	"github.com/kithnet/kith/internal/store/storetest"
 )
 
 // bubble runs a store in fake time. The engine keeps a goroutine for up to a
 // second after Close.
-func bubble(t *testing.T, f func(t *testing.T, disk *faulty, s *Store, sp *Space)) {
+func bubble(t *testing.T, f func(t *testing.T, disk *storetest.Disk, s *Store, sp *Space)) {
 	synctest.Test(t, func(t *testing.T) {
-		disk := newFaulty()
+		disk := storetest.NewDisk()
 		s := openFaulty(t, disk)
 		f(t, disk, s, s.Space(historyID, historyDEK))
 		closeStore(t, s)
@@ -24,20 +26,14 @@ func bubble(t *testing.T, f func(t *testing.T, disk *faulty, s *Store, sp *Space
 	})
 }
 
-func (s *faulty) journalSyncs() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.syncs[storage.TypeJournal]
-}
-
 func entry(i int) *Batch { return &Batch{Control: []ControlRow{{uint64(i), []byte("x")}}} }
 
 func TestSyncsByClass(t *testing.T) {
-	bubble(t, func(t *testing.T, disk *faulty, s *Store, sp *Space) {
+	bubble(t, func(t *testing.T, disk *storetest.Disk, s *Store, sp *Space) {
 		check := func(what string, want int) {
 			t.Helper()
 			synctest.Wait()
-			equal(t, what, disk.journalSyncs(), want)
+			equal(t, what, disk.Syncs(storage.TypeJournal), want)
 		}
 		check("opening", 0)
 		for i := range 100 {
@@ -95,14 +91,14 @@ func TestSyncIsCancelled(t *testing.T) {
 
 // A group sync that fails is not passed over.
 func TestGroupSyncFails(t *testing.T) {
-	bubble(t, func(t *testing.T, disk *faulty, s *Store, sp *Space) {
+	bubble(t, func(t *testing.T, disk *storetest.Disk, s *Store, sp *Space) {
 		commit(t, sp, Remote, entry(0))
-		disk.breakAfter(0, syscall.EIO)
+		disk.BreakAfter(0, syscall.EIO)
 		<-time.After(time.Second)
 		if err := s.Err(); !errors.Is(err, ErrIO) {
 			t.Errorf("Err is %v", err)
 		}
-		disk.heal()
+		disk.Heal()
 		if err := sp.Commit(Remote, entry(1)); !errors.Is(err, ErrIO) {
 			t.Errorf("commit: %v", err)
 		}
@@ -115,13 +111,13 @@ func TestGroupSyncFails(t *testing.T) {
 
 // A full disk is looked at from time to time, not at every write.
 func TestFullDiskIsLeftAlone(t *testing.T) {
-	bubble(t, func(t *testing.T, disk *faulty, s *Store, sp *Space) {
-		s.engine.retry = retryAfter
-		disk.breakAfter(0, syscall.ENOSPC)
+	bubble(t, func(t *testing.T, disk *storetest.Disk, s *Store, sp *Space) {
+		s.engine.opts.RetryAfter = retryAfter
+		disk.BreakAfter(0, syscall.ENOSPC)
 		if err := sp.Commit(Own, entry(0)); !errors.Is(err, ErrFull) {
 			t.Fatal(err)
 		}
-		disk.heal()
+		disk.Heal()
 		if err := sp.Commit(Own, entry(0)); !errors.Is(err, ErrFull) {
 			t.Errorf("at once: %v", err)
 		}
@@ -135,17 +131,17 @@ func TestFullDiskIsLeftAlone(t *testing.T) {
 
 // Reading goes on while an iterator keeps the store from healing.
 func TestHealWaitsForIterators(t *testing.T) {
-	disk := newFaulty()
+	disk := storetest.NewDisk()
 	s := openFaulty(t, disk)
 	sp := s.Space(historyID, historyDEK)
 	for i := range 3 {
 		commit(t, sp, Own, entry(i))
 	}
-	disk.breakAfter(0, syscall.ENOSPC)
+	disk.BreakAfter(0, syscall.ENOSPC)
 	if err := sp.Commit(Own, entry(9)); !errors.Is(err, ErrFull) {
 		t.Fatal(err)
 	}
-	disk.heal()
+	disk.Heal()
 	n := 0
 	for _, err := range sp.Control() {
 		if err != nil {
@@ -167,7 +163,7 @@ func TestHealWaitsForIterators(t *testing.T) {
 // Writers, readers and a failing disk, all at once; then Close in the middle.
 // What was acknowledged is there, what was refused is not.
 func TestTogether(t *testing.T) {
-	disk := newFaulty()
+	disk := storetest.NewDisk()
 	s := openFaulty(t, disk)
 	var wg sync.WaitGroup
 	acked := make([]map[uint64]bool, 8)
@@ -195,13 +191,13 @@ func TestTogether(t *testing.T) {
 	}
 	wg.Go(func() {
 		for i := range 20 {
-			disk.breakAfter(20+i, syscall.ENOSPC)
+			disk.BreakAfter(20+i, syscall.ENOSPC)
 			for s.Err() == nil && i < 15 {
 				if err := s.Sync(t.Context()); err != nil {
 					break
 				}
 			}
-			disk.heal()
+			disk.Heal()
 		}
 	})
 	wg.Wait()
@@ -223,7 +219,7 @@ func TestTogether(t *testing.T) {
 
 // Close refuses who comes later and waits for nobody but readers.
 func TestCloseUnderLoad(t *testing.T) {
-	s := openFaulty(t, newFaulty())
+	s := openFaulty(t, storetest.NewDisk())
 	sp := s.Space(historyID, historyDEK)
 	var wg sync.WaitGroup
 	started := make(chan struct{}, 8)
