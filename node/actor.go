@@ -2,7 +2,7 @@ package node
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -60,6 +60,8 @@ type outlet interface {
 	directory
 	// keepEpoch makes the changed keys of an epoch durable.
 	keepEpoch(*actor, *epoch) error
+	// mend takes up writing again after the disk failed, or tells why not.
+	mend() error
 }
 
 // gossiper moves what the actor has to say.
@@ -146,10 +148,14 @@ func (a *actor) arm() {
 			next = ch.parked
 		}
 	}
+	if again := time.Now().Add(healEvery); a.broken != nil && again.Before(next) {
+		next = again
+	}
 	a.timer.Reset(max(0, time.Until(next)))
 }
 
 func (a *actor) tick(now time.Time) {
+	a.heal()
 	if !a.stmtDue.IsZero() && !now.Before(a.stmtDue) {
 		a.state()
 	}
@@ -183,16 +189,23 @@ func (a *actor) fail(err error) {
 	a.log.Error("commit failed; the space stops acknowledging until it is read again", "err", err)
 }
 
-// heal reads the space again after a failed commit.
+// heal takes up writing again after a failed commit, once the disk does: it
+// reads the space anew and goes on as after a restart.
 func (a *actor) heal() {
 	if a.broken == nil {
 		return
 	}
-	if err := a.load(); err != nil {
-		a.fail(errors.Join(space.ErrUnavailable, err))
-		return
+	err := a.out.mend()
+	if err == nil {
+		if err = a.load(); err == nil {
+			a.resume()
+			return
+		}
+		err = fmt.Errorf("%w: %w", space.ErrUnavailable, err)
 	}
-	a.retry()
+	a.mu.Lock()
+	a.broken = err
+	a.mu.Unlock()
 }
 
 // send puts m into the inbox and waits for room.

@@ -108,7 +108,7 @@ func (c *change) commit(class store.Class) error {
 		c.batch.Applied = append(c.batch.Applied, row)
 	}
 	if err := a.store.Commit(class, &c.batch); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return diskError(err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/multiformats/go-multiaddr"
+
+	"github.com/kithnet/kith/internal/store"
 )
 
 // Config says how a node runs. Only Home is required: the zero value of
@@ -39,6 +42,10 @@ type Config struct {
 	// NoReconcile leaves gossip alone to spread entries. It exists for
 	// negative controls: a node that runs so does not converge.
 	NoReconcile bool
+
+	// openStore opens the store in a directory; nil: store.Open. Tests give
+	// disks that fail.
+	openStore func(dir string, key [32]byte) (*store.Store, error)
 }
 
 // tuning holds the node's time constants. They are not configuration: each
@@ -53,6 +60,7 @@ const (
 	syncDeadline     = 2 * time.Minute        // one session
 	joinDeadline     = 15 * time.Second       // one attempt at one keeper
 	redialEvery      = 5 * time.Second        // base of the re-dialler's back-off
+	healEvery        = 5 * time.Second        // a failed disk is looked at again, even if nobody writes
 	wantPeers        = 6                      // connected peers per space the re-dialler aims at
 )
 
@@ -78,4 +86,12 @@ func (c *Config) validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (c *Config) open(key [32]byte) (*store.Store, error) {
+	dir := filepath.Join(c.Home, storeDir)
+	if c.openStore != nil {
+		return c.openStore(dir, key)
+	}
+	return store.Open(dir, key, store.Options{})
 }

@@ -114,11 +114,12 @@ type announce struct {
 
 func (m *announce) handle(a *actor) {
 	c := a.begin()
-	var err error
+	err := a.broken
 	for _, e := range m.entries {
-		if err = a.sealControl(c, e); err != nil {
+		if err != nil {
 			break
 		}
+		err = a.sealControl(c, e)
 	}
 	if err == nil {
 		err = a.commitOwn(c)

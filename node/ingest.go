@@ -356,7 +356,7 @@ func (a *actor) backlog(ch *chain, from, to uint64) []envelope.Envelope {
 // retry materialises what is accepted and not looked at, in steps of bounded
 // size, until no chain moves any more.
 func (a *actor) retry() {
-	for moved := true; moved; {
+	for moved := true; moved && a.broken == nil; {
 		moved = false
 		for _, e := range a.epochs {
 			for head := range e.topic.Chains() {
@@ -371,7 +371,7 @@ func (a *actor) retry() {
 // catchUp takes one step of a chain towards its last envelope; it reports
 // whether it moved.
 func (a *actor) catchUp(ch *chain, last uint64) bool {
-	if ch.next > last || !ch.parked.IsZero() {
+	if ch.next > last || !ch.parked.IsZero() || a.broken != nil {
 		return false
 	}
 	c := a.begin()

@@ -40,6 +40,7 @@ type Node struct {
 	book     *peerBook
 	sched    *scheduler
 	redial   *redialer
+	mender   *mender
 	stats    stats
 	started  time.Time
 
@@ -91,9 +92,10 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.self, n.storeKey, err = openSelf(n.keys); err != nil {
 		return nil, err
 	}
-	if n.store, err = store.Open(filepath.Join(cfg.Home, storeDir), n.storeKey, store.Options{}); err != nil {
+	if n.store, err = cfg.open(n.storeKey); err != nil {
 		return nil, err
 	}
+	n.mender = &mender{store: n.store, every: mendEvery}
 	if n.people, err = loadPeople(n.store, n.self); err != nil {
 		return nil, err
 	}
@@ -126,10 +128,37 @@ func (n *Node) serve() {
 		n.host.SetStreamHandler(syncProtocol, n.serveSync)
 		n.sched.start(n.ctx)
 	}
+	n.host.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		n.wg.Go(func() { n.connected(c) })
+	}})
 	n.wg.Go(func() { n.redial.run(n.ctx) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
 	if !n.cfg.NoMDNS {
 		n.startMDNS()
+	}
+}
+
+// staleAfter is how much older than a new connection another one of the same
+// peer is before it counts as dead. Two nodes that dial each other at once
+// make two that are younger.
+const staleAfter = 2 * time.Second
+
+// connected takes a new connection. A peer that is connected already has no
+// reason to dial: it crashed and came back, and the old connection is dead
+// though nobody has noticed. It is closed, so that pubsub greets the peer
+// again. Then every space that we know the peer from is reconciled.
+func (n *Node) connected(c network.Conn) {
+	p := c.RemotePeer()
+	for _, old := range n.host.Network().ConnsToPeer(p) {
+		if old.Stat().Opened.Before(c.Stat().Opened.Add(-staleAfter)) {
+			n.log.Debug("a peer came back beside its old connection", "peer", p)
+			old.Close()
+		}
+	}
+	for _, sid := range n.spaceIDs() {
+		if n.book.knows(sid, p) {
+			n.reconcile(sid, p)
+		}
 	}
 }
 
@@ -157,7 +186,6 @@ func (n *Node) Close() error {
 			r.topic.Close()
 		}
 	}
-	n.wg.Wait()
 	var errs []error
 	if n.mesh != nil {
 		errs = append(errs, n.mesh.Close())
@@ -165,6 +193,7 @@ func (n *Node) Close() error {
 	if n.host != nil {
 		errs = append(errs, n.host.Close())
 	}
+	n.wg.Wait()
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}
@@ -354,6 +383,8 @@ func (n *Node) keepEpoch(a *actor, e *epoch) error {
 // The outlet of the actors.
 
 var _ outlet = (*Node)(nil)
+
+func (n *Node) mend() error { return n.mender.mend() }
 
 func (n *Node) publish(f envelope.Frame) {
 	n.mu.RLock()

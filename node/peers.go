@@ -87,6 +87,14 @@ func (b *peerBook) of(space [32]byte) []peer.AddrInfo {
 	return out
 }
 
+// knows reports whether a peer is among those of a space.
+func (b *peerBook) knows(space [32]byte, p peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.spaces[space][p]
+	return ok
+}
+
 // redialer keeps every space connected to some of its peers, and the node to
 // its bootstrap peers: links die and nothing else restores them.
 type redialer struct {
