@@ -42,6 +42,7 @@ type actor struct {
 	syncs  map[peer.ID]xrpc.SyncPeer // the last equal digests, by peer
 	behind map[peer.ID]uint64        // entries a peer showed and we lack
 	broken error                     // the last failed commit; nil when well
+	doubt  bool                      // the store was repaired and no peer has said since that nothing is missing
 
 	// Owned by run's goroutine.
 	chains   map[envelope.ChainID]*chain

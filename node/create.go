@@ -176,6 +176,9 @@ func (a *actor) append(kind control.Kind, body func(*control.State) (any, error)
 	if a.now.iss == nil {
 		return nil, fmt.Errorf("change %s: only the authority's node can: %w", a.id, space.ErrForbidden)
 	}
+	if err := a.maySequence(); err != nil {
+		return nil, err
+	}
 	b, err := body(a.ctl)
 	if err != nil || b == nil {
 		return a.ctl, err

@@ -28,8 +28,12 @@ func (a *actor) load() error {
 	if err != nil {
 		return err
 	}
+	_, doubt, err := a.store.Meta(doubtMeta)
+	if err != nil {
+		return fmt.Errorf("read the space: %w", err)
+	}
 	a.mu.Lock()
-	a.ctl, a.repos, a.broken = ctl, repos, nil
+	a.ctl, a.repos, a.doubt, a.broken = ctl, repos, doubt, nil
 	for id, e := range epochs {
 		e.topic = topics[id]
 		if a.now == nil || e.n > a.now.n {
@@ -50,6 +54,11 @@ func (a *actor) loadControl() (*control.State, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the control log: %w", err)
 		}
+		if want := nextEntry(s); row.Seq != want {
+			// Lost to damage. Peers bring it, and the rows that follow again.
+			a.log.Warn("the control log has a gap; peers are asked for the rest", "entry", want)
+			break
+		}
 		e, err := control.Parse(row.Raw)
 		if err == nil {
 			err = e.Open(a.controlKey(e))
@@ -65,6 +74,13 @@ func (a *actor) loadControl() (*control.State, error) {
 		return nil, fmt.Errorf("control log of %s: %w", a.id, space.ErrSpaceNotFound)
 	}
 	return s, nil
+}
+
+func nextEntry(s *control.State) uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.Head.Seq + 1
 }
 
 func (a *actor) loadTopic(id envelope.TopicID) (*envelope.Topic, error) {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -207,30 +208,39 @@ func (n *Node) openSpaces() error {
 	if err != nil {
 		return fmt.Errorf("list the spaces: %w", err)
 	}
+	if err := n.unmade(names); err != nil {
+		return err
+	}
+	whole := true
 	for _, name := range names {
-		if len(name) <= len(spaceKeyPrefix) || name[:len(spaceKeyPrefix)] != spaceKeyPrefix {
+		if !strings.HasPrefix(name, spaceKeyPrefix) {
 			continue
 		}
-		if err := n.openSpace(name); err != nil {
+		if err := n.openSpace(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			n.log.Error("space does not open", "key", name, "err", err)
 			n.stats.Unopened.Add(1)
+			whole = false
 		}
+	}
+	if n.store.Recovered() && whole {
+		return n.store.Audited()
 	}
 	return nil
 }
 
 func (n *Node) openSpace(name string) error {
-	b, err := n.keys.Read(name)
+	rec, err := n.readKeys(name)
 	if err != nil {
-		return err
-	}
-	var rec spaceRecord
-	if err := space.Unmarshal(b, &rec); err != nil {
 		return err
 	}
 	a, err := n.newActor(rec)
 	if err != nil {
 		return err
+	}
+	if n.store.Recovered() {
+		if err := a.audit(n.ctx); err != nil {
+			return err
+		}
 	}
 	if err := a.load(); err != nil {
 		return err
@@ -240,9 +250,6 @@ func (n *Node) openSpace(name string) error {
 
 // newActor is an actor that has not read its store yet.
 func (n *Node) newActor(rec spaceRecord) (*actor, error) {
-	if len(rec.Space) != 32 || len(rec.DEK) != 32 {
-		return nil, fmt.Errorf("key record of a space: %w", space.ErrMalformed)
-	}
 	a := &actor{
 		id: rec.ID, sid: [32]byte(rec.Space), name: rec.Name,
 		self: n.self, out: n, stats: &n.stats, inbox: make(chan message, inboxSize), ended: make(chan struct{}),
@@ -328,27 +335,52 @@ func (n *Node) heartbeat(ctx context.Context) {
 	}
 }
 
-// keep stores a new space's keys and its control log, in that order: a key
-// record without a log is a space that never was, see openSpace.
+// keep stores a new space's keys and its control log, in that order, under a
+// marker: a marked key record without a log is a space that never was, see
+// unmade.
 func (n *Node) keep(rec spaceRecord, entries []*control.Entry) (*actor, error) {
 	a, err := n.newActor(rec)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.saveKeys(rec); err != nil {
-		return nil, err
+	key := spaceKeyName(n.storeKey, a.sid)
+	marker := markerPrefix + strings.TrimPrefix(key, spaceKeyPrefix)
+	if err := n.keys.Put(marker, nil); err != nil {
+		return nil, diskError(err)
 	}
-	var b store.Batch
-	for _, e := range entries {
-		b.Control = append(b.Control, store.ControlRow{Seq: e.Seq, Raw: e.Raw()})
+	err = n.saveKeys(rec)
+	if err == nil {
+		var b store.Batch
+		for _, e := range entries {
+			b.Control = append(b.Control, store.ControlRow{Seq: e.Seq, Raw: e.Raw()})
+		}
+		err = a.store.Commit(store.Own, &b)
 	}
-	if err := a.store.Commit(store.Own, &b); err != nil {
-		return nil, errors.Join(err, n.keys.Delete(spaceKeyName(n.storeKey, a.sid)))
+	if err != nil {
+		return nil, diskError(errors.Join(err, n.keys.Delete(key), n.keys.Delete(marker)))
+	}
+	if err := n.keys.Delete(marker); err != nil {
+		n.log.Warn("the next start looks whether the space is there", "err", err)
 	}
 	if err := a.load(); err != nil {
 		return nil, err
 	}
 	return a, n.start(a)
+}
+
+func (n *Node) readKeys(name string) (spaceRecord, error) {
+	var rec spaceRecord
+	b, err := n.keys.Read(name)
+	if err != nil {
+		return rec, err
+	}
+	if err := space.Unmarshal(b, &rec); err != nil {
+		return rec, fmt.Errorf("key record of a space: %w", err)
+	}
+	if len(rec.Space) != 32 || len(rec.DEK) != 32 {
+		return rec, fmt.Errorf("key record of a space: %w", space.ErrMalformed)
+	}
+	return rec, nil
 }
 
 func (n *Node) saveKeys(rec spaceRecord) error {
@@ -364,12 +396,8 @@ func (n *Node) saveKeys(rec spaceRecord) error {
 
 // keepEpoch stores an epoch of a space whose keys have changed.
 func (n *Node) keepEpoch(a *actor, e *epoch) error {
-	b, err := n.keys.Read(spaceKeyName(n.storeKey, a.sid))
+	rec, err := n.readKeys(spaceKeyName(n.storeKey, a.sid))
 	if err != nil {
-		return fmt.Errorf("keep the space's keys: %w", err)
-	}
-	var rec spaceRecord
-	if err := space.Unmarshal(b, &rec); err != nil {
 		return fmt.Errorf("keep the space's keys: %w", err)
 	}
 	for i, er := range rec.Epochs {

@@ -111,6 +111,9 @@ func (n *Node) session(ctx context.Context, a *actor, s network.Stream, cfg reco
 	a.synced(s.Conn().RemotePeer(), res)
 	switch {
 	case res.Equal:
+		if a.inDoubt() {
+			a.offer(trust{})
+		}
 		return nil
 	case res.Stalled:
 		return errUnequal
