@@ -59,11 +59,11 @@ type meaning struct {
 var meanings = []meaning{
 	{xrpc.ErrUnreachable, exitUnreachable, "NodeNotReachable", (*app).startHint},
 	{space.ErrSpaceNotFound, exitNotFound, "SpaceNotFound", func(a *app) string { return a.kith("space list") }},
-	{space.ErrRepoNotFound, exitNotFound, "RepoNotFound", func(a *app) string { return a.kith("space members SPACE") + " names who may have written" }},
-	{space.ErrRecordNotFound, exitNotFound, "RecordNotFound", func(a *app) string { return a.kith("record list SPACE") }},
+	{space.ErrRepoNotFound, exitNotFound, "RepoNotFound", func(a *app) string { return a.kith("space members %s", a.spaceName()) + " names who may have written" }},
+	{space.ErrRecordNotFound, exitNotFound, "RecordNotFound", func(a *app) string { return a.kith("record list %s", a.spaceName()) }},
 	{space.ErrInvite, exitDenied, "InvalidInvite", say("ask whoever invited you for a new link")},
 	{space.ErrNotMember, exitDenied, "NotMember", say("ask a member for an invite")},
-	{space.ErrForbidden, exitDenied, "Forbidden", say("ask the space's authority; kith space members SPACE shows your level")},
+	{space.ErrForbidden, exitDenied, "Forbidden", func(a *app) string { return "ask the space's authority; your level: " + a.kith("space show %s", a.spaceName()) }},
 	{space.ErrRecordExists, exitFailed, "RecordAlreadyExists", say("kith record put writes over it")},
 	{space.ErrSpaceExists, exitFailed, "SpaceAlreadyExists", say("choose another --key")},
 	{xrpc.ErrPetnameTaken, exitFailed, "NameTaken", say("choose another --name")},
@@ -160,6 +160,14 @@ func (a *app) report(err error) int {
 	}
 	fmt.Fprintf(a.stderr, "kith: %s\nhint: %s\n", f.message, f.hint)
 	return f.code
+}
+
+// spaceName is the space the command named, for hints.
+func (a *app) spaceName() string {
+	if a.named == "" {
+		return "SPACE"
+	}
+	return a.named
 }
 
 // startHint is for whom no node answers.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/term"
 
 	"github.com/kithnet/kith/internal/keyfile"
 	"github.com/kithnet/kith/node"
@@ -121,7 +124,13 @@ func (a *app) passphrase(file string) ([]byte, error) {
 }
 
 func (a *app) readPassphrase(file string, ask func() ([]byte, error)) ([]byte, error) {
+	if ask != nil {
+		ask = a.interruptible(ask)
+	}
 	pass, err := keyfile.Passphrase(file, a.env, ask)
+	if errors.Is(err, context.Canceled) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, &failure{
 			code: exitFailed, name: "Passphrase", message: err.Error(),
@@ -129,6 +138,33 @@ func (a *app) readPassphrase(file string, ask func() ([]byte, error)) ([]byte, e
 		}
 	}
 	return pass, nil
+}
+
+// interruptible ends the wait for an answer when the command is interrupted,
+// and gives the terminal its echo back.
+func (a *app) interruptible(ask func() ([]byte, error)) func() ([]byte, error) {
+	return func() ([]byte, error) {
+		fd := int(a.stdin.Fd())
+		before, err := term.GetState(fd)
+		if err != nil {
+			return nil, fmt.Errorf("read the terminal's state: %w", err)
+		}
+		type reply struct {
+			pass []byte
+			err  error
+		}
+		replies := make(chan reply, 1)
+		go func() {
+			pass, err := ask()
+			replies <- reply{pass, err}
+		}()
+		select {
+		case r := <-replies:
+			return r.pass, r.err
+		case <-a.ctx.Done():
+			return nil, errors.Join(a.ctx.Err(), term.Restore(fd, before))
+		}
+	}
 }
 
 type idCmd struct {

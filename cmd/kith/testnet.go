@@ -24,6 +24,11 @@ func (c *demoCmd) Run(a *app) error {
 	if err := a.hereOnly(); err != nil {
 		return err
 	}
+	if c.Import != "" {
+		if _, err := os.Stat(c.Import); err != nil {
+			return usage("name a file of JSON lines, or leave --import out", "--import: %v", err)
+		}
+	}
 	kith, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this binary: %w", err)
