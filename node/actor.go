@@ -53,6 +53,7 @@ type actor struct {
 	outbox   outbox
 	pairs    map[pairKey]seal.Pair
 	timer    *time.Timer
+	missed   []peer.ID // whose entries could not be kept since the disk failed
 }
 
 // outlet is what an actor asks of the node around it. None of it blocks.
@@ -193,13 +194,17 @@ func (a *actor) fail(err error) {
 // heal takes up writing again after a failed commit, once the disk does: it
 // reads the space anew and goes on as after a restart.
 func (a *actor) heal() {
+	err := a.out.mend()
 	if a.broken == nil {
 		return
 	}
-	err := a.out.mend()
 	if err == nil {
 		if err = a.load(); err == nil {
 			a.resume()
+			for _, p := range a.missed {
+				a.out.reconcile(a.sid, p)
+			}
+			a.missed = nil
 			return
 		}
 		err = fmt.Errorf("%w: %w", space.ErrUnavailable, err)

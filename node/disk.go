@@ -26,6 +26,9 @@ type mender struct {
 
 // mend answers nil if the store takes writes, and else why it does not.
 func (m *mender) mend() error {
+	if m.store.Err() == nil {
+		return nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	err := m.store.Err()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -53,6 +54,7 @@ func (a *actor) deliver(ctx context.Context, m *runIn) (int, error) {
 // materialised when the control log or the clock allows.
 func (a *actor) ingest(m *runIn) (accepted int, err error) {
 	if a.broken != nil {
+		a.miss(m.from)
 		return 0, a.broken
 	}
 	e := a.epochs[m.topic]
@@ -73,10 +75,22 @@ func (a *actor) ingest(m *runIn) (accepted int, err error) {
 	a.materialise(c, a.chainOf(e, adv.Chain), adv.New)
 	if err := c.commit(store.Remote); err != nil {
 		a.fail(err)
+		a.miss(m.from)
 		return 0, err
 	}
 	a.settle(c)
 	return len(adv.New), forked
+}
+
+// maxMissed bounds whom heal asks for what was refused meanwhile.
+const maxMissed = 16
+
+// miss notes that what a peer sent could not be kept. Gossip does not bring it
+// again.
+func (a *actor) miss(from peer.ID) {
+	if !slices.Contains(a.missed, from) && len(a.missed) < maxMissed {
+		a.missed = append(a.missed, from)
+	}
 }
 
 // settle looks again at chains that waited for the control log to move.

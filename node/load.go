@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
@@ -45,7 +46,19 @@ func (a *actor) load() error {
 		return err
 	}
 	a.pairs = map[pairKey]seal.Pair{}
+	a.oweStatement()
 	return a.restoreOutbox()
+}
+
+// oweStatement makes up for a statement that a crash or a failed disk kept us
+// from: without it nobody else can serve a commit of the own repo.
+func (a *actor) oweStatement() {
+	a.unstated, a.stmtDue = 0, time.Time{}
+	r := a.repos[a.self.did]
+	if r == nil || r.Rev() == 0 || r.stmt != nil && r.stmt.Hash == r.Digest() {
+		return
+	}
+	a.unstated, a.stmtDue = 1, time.Now().Add(statementSilence)
 }
 
 func (a *actor) loadControl() (*control.State, error) {

@@ -343,6 +343,9 @@ func (n *Node) keep(rec spaceRecord, entries []*control.Entry) (*actor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := n.mend(); err != nil {
+		return nil, err
+	}
 	key := spaceKeyName(n.storeKey, a.sid)
 	marker := markerPrefix + strings.TrimPrefix(key, spaceKeyPrefix)
 	if err := n.keys.Put(marker, nil); err != nil {

@@ -283,7 +283,7 @@ func (a *actor) afterOwn(c *change) {
 // member's node can serve a commit for it.
 func (a *actor) state() {
 	a.stmtDue = time.Time{}
-	if a.writer == nil || a.mayWrite() != nil {
+	if a.mayWrite() != nil {
 		return
 	}
 	c := a.begin()
