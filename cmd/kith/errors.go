@@ -63,7 +63,9 @@ var meanings = []meaning{
 	{space.ErrRecordNotFound, exitNotFound, "RecordNotFound", func(a *app) string { return a.kith("record list %s", a.spaceName()) }},
 	{space.ErrInvite, exitDenied, "InvalidInvite", say("ask whoever invited you for a new link")},
 	{space.ErrNotMember, exitDenied, "NotMember", say("ask a member for an invite")},
-	{space.ErrForbidden, exitDenied, "Forbidden", func(a *app) string { return "ask the space's authority; your level: " + a.kith("space show %s", a.spaceName()) }},
+	{space.ErrForbidden, exitDenied, "Forbidden", func(a *app) string {
+		return "ask the space's authority; your level: " + a.kith("space show %s", a.spaceName())
+	}},
 	{space.ErrRecordExists, exitFailed, "RecordAlreadyExists", say("kith record put writes over it")},
 	{space.ErrSpaceExists, exitFailed, "SpaceAlreadyExists", say("choose another --key")},
 	{xrpc.ErrPetnameTaken, exitFailed, "NameTaken", say("choose another --name")},
@@ -101,6 +103,9 @@ func (a *app) explain(err error) *failure {
 			f.code, f.hint = m.code, m.hint(a)
 			if !remote {
 				f.name = m.name
+			}
+			if m.err == context.Canceled {
+				f.message = "interrupted"
 			}
 			return f
 		}
