@@ -71,6 +71,7 @@ type bench struct {
 	o        BenchOptions
 	id       space.ID
 	from, to *node
+	reader   *poller
 	bare     *baseline
 
 	seen, acked, poll, bareSeen []time.Duration
@@ -86,6 +87,10 @@ func (b *bench) run(ctx context.Context) ([]Row, error) {
 		return nil, err
 	}
 	defer b.bare.close()
+	if b.reader, err = poll(ctx, b.to); err != nil {
+		return nil, err
+	}
+	defer b.reader.close()
 	if err := b.warmUp(ctx); err != nil {
 		return nil, err
 	}
@@ -172,7 +177,7 @@ func (b *bench) kithRound(ctx context.Context, i int) error {
 		return err
 	}
 	path := space.Path{Collection: forumPost, Key: space.RecordKey("r" + strconv.Itoa(i))}
-	s, err := propagate(ctx, b.from, b.to, b.id, path, rec)
+	s, err := propagate(ctx, b.from, b.reader, b.id, path, rec)
 	if err != nil {
 		return err
 	}

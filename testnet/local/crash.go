@@ -122,7 +122,7 @@ func (d *demo) restart(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := propagate(ctx, back, nodes[0], d.id, path, rec); err != nil {
+	if _, err := reach(ctx, back, nodes[0], d.id, path, rec); err != nil {
 		return "", fmt.Errorf("a write after the restart: %w", err)
 	}
 	d.acked(back, path, rec.CID())
@@ -190,7 +190,7 @@ func (d *demo) latecomer(ctx context.Context) (string, error) {
 		return "", err
 	}
 	nodes := d.all()
-	if _, err := propagate(ctx, late[0], nodes[1], d.id, path, rec); err != nil {
+	if _, err := reach(ctx, late[0], nodes[1], d.id, path, rec); err != nil {
 		return "", err
 	}
 	d.acked(late[0], path, rec.CID())

@@ -301,7 +301,7 @@ func (d *demo) live(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		s, err := propagate(ctx, from, to, d.id, path, rec)
+		s, err := reach(ctx, from, to, d.id, path, rec)
 		if err != nil {
 			return "", err
 		}

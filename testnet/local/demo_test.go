@@ -3,9 +3,11 @@ package local
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -98,7 +100,17 @@ func TestDemoStopped(t *testing.T) {
 		}
 	}})
 	if err != nil || r.OK || len(r.Steps) != 3 || !strings.Contains(r.Steps[2].Detail, "context canceled") {
-		t.Errorf("%v, %+v", err, r)
+		t.Fatalf("%v, %+v", err, r)
+	}
+	apis := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindAllString(r.Steps[0].Detail, -1)
+	if len(apis) != 3 {
+		t.Errorf("apis %q", apis)
+	}
+	for _, addr := range apis {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			c.Close()
+			t.Errorf("%s still answers", addr)
+		}
 	}
 	if left, _ := os.ReadDir(os.TempDir()); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
