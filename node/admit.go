@@ -49,7 +49,10 @@ func (n *Node) admit(ctx context.Context, rw io.ReadWriter) error {
 		return fmt.Errorf("read proof: %w", err)
 	}
 	v, err := n.judge(ctx, c, p, nonce)
-	if err != nil {
+	switch {
+	case errors.Is(err, errLater):
+		v = verdict{Welcome: []byte{}, Reason: later}
+	case err != nil:
 		v = verdict{Welcome: []byte{}, Reason: refused}
 	}
 	return errors.Join(err, writeMsg(rw, v))
@@ -77,13 +80,45 @@ func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte) (ver
 	if err := checkProof(c, p, inv, nonce, n.self.device.ID()); err != nil {
 		return verdict{}, err
 	}
+	// From here on the claim is somebody's who holds an invite or is a member:
+	// that we cannot answer now is no refusal.
+	if err := n.checkKnown(a, who, c.Log); err != nil {
+		return verdict{}, err
+	}
 	st, err := a.admit(ctx, who, inv)
 	if err != nil {
-		return verdict{}, err
+		return verdict{}, orLater(err)
 	}
 	m, _ := st.Member(who.C)
 	n.learn(who.C, m.ILHead, c.Log)
-	return a.welcome(st, m, who, c, nonce)
+	v, err := a.welcome(st, m, who, c, nonce)
+	return v, orLater(err)
+}
+
+// checkKnown refuses an identity log that is behind what is known of its
+// owner: keys would be sealed to devices that the owner may have revoked.
+func (n *Node) checkKnown(a *actor, who identity.State, log [][]byte) error {
+	if known, ok := n.identity(who.C); ok {
+		if _, ok := identity.Since(log, known.Head); !ok {
+			return fmt.Errorf("claim: an old or another identity log: %w", space.ErrForged)
+		}
+	}
+	if m, ok := a.control().Member(who.C); ok {
+		if _, ok := identity.Since(log, m.ILHead); !ok {
+			return fmt.Errorf("claim: not the identity log that was admitted: %w", space.ErrForged)
+		}
+	}
+	return nil
+}
+
+// errLater: nothing speaks against the claim, but it cannot be met now.
+var errLater = errors.New("not now")
+
+func orLater(err error) error {
+	if err == nil || errors.Is(err, space.ErrInvite) || errors.Is(err, space.ErrNotMember) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errLater, err)
 }
 
 // check verifies what a claim can be checked for alone: the identity log, and
@@ -116,13 +151,13 @@ func checkProof(c claim, p proof, inv *control.InviteState, nonce [32]byte, keep
 		return fmt.Errorf("proof: %w", space.ErrMalformed)
 	}
 	if inv == nil {
-		m := seal.AdmitMessage([32]byte(c.Space), nonce, keeper, who, dev)
+		m := seal.AdmitMessage([32]byte(c.Space), nonce, keeper, who, dev, [32]byte(c.Writer))
 		return seal.CheckAdmit(dev[:], m, [64]byte(p.Device))
 	}
 	if len(p.Invite) != ed25519.SignatureSize {
 		return fmt.Errorf("proof: %w", space.ErrMalformed)
 	}
-	m := seal.RedeemMessage([32]byte(c.Space), [16]byte(c.Invite), who, dev, nonce, keeper)
+	m := seal.RedeemMessage([32]byte(c.Space), [16]byte(c.Invite), who, dev, nonce, keeper, [32]byte(c.Writer))
 	return errors.Join(
 		seal.CheckRedeem(inv.Pub[:], m, [64]byte(p.Invite)),
 		seal.CheckRedeem(dev[:], m, [64]byte(p.Device)))
@@ -189,8 +224,19 @@ func (a *actor) memberLogs(st *control.State) [][]byte {
 		return nil
 	}
 	var out [][]byte
+	size := 0
 	for m := range st.Members() {
-		out = append(out, a.out.identityLog(m.C)...)
+		log := a.out.identityLog(m.C)
+		for _, e := range log {
+			size += len(e)
+		}
+		if size > maxWelcomeLogs {
+			break
+		}
+		out = append(out, log...)
 	}
 	return out
 }
+
+// maxWelcomeLogs leaves room in a welcome for the control log.
+const maxWelcomeLogs = 1 << 20

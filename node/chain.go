@@ -52,7 +52,7 @@ func (a *actor) openChain(c *change) error {
 func (a *actor) lastChain() *seal.PrevChain {
 	var last *seal.PrevChain
 	for id, ch := range a.chains {
-		if ch.device != a.self.device.ID() || ch.epoch != a.now {
+		if ch.c != a.self.c || ch.device != a.self.device.ID() || ch.epoch != a.now {
 			continue
 		}
 		head, ok := a.now.topic.Chain(id)

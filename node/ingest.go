@@ -260,29 +260,38 @@ func (a *actor) hello(c *change, ch *chain, at *position) (wait bool) {
 		return true
 	}
 	at.author, at.c, at.device = m.DID, m.C, h.Device
-	if h.Device == a.self.device.ID() {
-		return false
+	if m.C != a.self.c {
+		a.out.meet(a.sid, h.Addrs)
+		a.out.learn(m.C, m.ILHead, h.IdentityLog)
 	}
-	a.out.meet(a.sid, h.Addrs)
-	a.out.learn(m.C, m.ILHead, h.IdentityLog)
 	at.attribution = a.attribute(h, m, ch)
 	if at.attribution == disputed {
-		a.log.Warn("a chain is vouched for as a member's, but not by that member's key", "chain", ch.id, "member", m.DID)
+		a.log.Warn("the issuer vouches for a chain that is not that member's: the issuer may lie",
+			"chain", ch.id, "member", fingerprint(m.C), "ourselves", m.C == a.self.c)
 		a.stats.Disputed.Add(1)
 	}
 	return false
 }
 
-// attribute checks the tag that the hello's author made for us.
+// attribute says how sure we are that the chain is m's: the device must be one
+// of m's, and the tag for us one that only m and we can make. For a chain in
+// our own name we are the one party that knows.
 func (a *actor) attribute(h seal.Hello, m control.Member, ch *chain) attribution {
+	who, known := a.out.identity(m.C)
+	if _, live := who.Devices[h.Device]; known && !live {
+		return disputed
+	}
+	if h.C == a.self.c && h.Device == a.self.device.ID() {
+		return verified
+	}
 	me, ok := a.ctl.Member(a.self.c)
-	if !ok {
+	if !ok || !known || h.PUKGen != who.PUK.Gen {
 		return vouched
 	}
 	tag, tagged := h.Tag(me.Slot)
-	pair, known := a.pair(m)
+	pair, ok := a.pair(m)
 	switch {
-	case !tagged || !known:
+	case !tagged || !ok:
 		return vouched
 	case seal.CheckTag(pair, a.sid, ch.epoch.n, ch.id, tag):
 		return verified

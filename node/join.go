@@ -1,10 +1,12 @@
 package node
 
 import (
+	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -65,6 +67,9 @@ type verdict struct {
 // refused is what strangers hear, whatever the reason.
 const refused = "refused"
 
+// later is what those hear who may ask again: their proofs were good.
+const later = "later"
+
 func writeMsg(w io.Writer, v any) error {
 	b, err := space.Marshal(v)
 	if err != nil {
@@ -111,7 +116,7 @@ func askKeeper(rw io.ReadWriter, s *self, c claim, link *control.Link) (seal.Wel
 		SpaceID: [32]byte(c.Space), Keeper: identity.DeviceID(ch.Keeper), C: s.c,
 		Nonce: [32]byte(ch.Nonce), PUKGen: s.puk.Gen(),
 	}
-	if err := writeMsg(rw, prove(s, x, link)); err != nil {
+	if err := writeMsg(rw, prove(s, x, link, [32]byte(c.Writer))); err != nil {
 		return seal.Welcome{}, x, err
 	}
 	var v verdict
@@ -119,6 +124,9 @@ func askKeeper(rw io.ReadWriter, s *self, c claim, link *control.Link) (seal.Wel
 		return seal.Welcome{}, x, fmt.Errorf("read answer: %w", err)
 	}
 	if len(v.Welcome) == 0 {
+		if v.Reason == later {
+			return seal.Welcome{}, x, fmt.Errorf("the space's node cannot admit now: %w", space.ErrUnavailable)
+		}
 		return seal.Welcome{}, x, errRefused
 	}
 	x.Epoch = v.Epoch
@@ -126,13 +134,13 @@ func askKeeper(rw io.ReadWriter, s *self, c claim, link *control.Link) (seal.Wel
 	return w, x, err
 }
 
-func prove(s *self, x seal.WelcomeContext, link *control.Link) proof {
+func prove(s *self, x seal.WelcomeContext, link *control.Link, writer [32]byte) proof {
 	if link == nil {
-		m := seal.AdmitMessage(x.SpaceID, x.Nonce, x.Keeper, s.c, s.device.ID())
+		m := seal.AdmitMessage(x.SpaceID, x.Nonce, x.Keeper, s.c, s.device.ID(), writer)
 		sig := seal.SignAdmit(s.device.Sig(), m)
 		return proof{Invite: []byte{}, Device: sig[:]}
 	}
-	m := seal.RedeemMessage(x.SpaceID, link.InviteID(), s.c, s.device.ID(), x.Nonce, x.Keeper)
+	m := seal.RedeemMessage(x.SpaceID, link.InviteID(), s.c, s.device.ID(), x.Nonce, x.Keeper, writer)
 	inv, dev := seal.SignRedeem(link.InviteKey(), m), seal.SignRedeem(s.device.Sig(), m)
 	return proof{Invite: inv[:], Device: dev[:]}
 }
@@ -189,7 +197,14 @@ func believe(s *self, w seal.Welcome, x seal.WelcomeContext, head *[32]byte, wri
 	if err != nil {
 		return nil, err
 	}
-	e := &epoch{n: x.Epoch, id: envelope.TopicOf(w.IssuerPub), keys: keys}
+	issuer, err := issuerOf(st, entries, keys)
+	if err != nil {
+		return nil, err
+	}
+	if x.Epoch != st.Epoch || !issuer.Equal(w.IssuerPub) {
+		return nil, fmt.Errorf("welcome: an epoch or issuer that the log does not name: %w", space.ErrForged)
+	}
+	e := &epoch{n: x.Epoch, id: envelope.TopicOf(issuer), keys: keys}
 	if me.Level >= space.LevelWrite {
 		e.cred = &seal.Credential{Grant: w.Grant, Voucher: w.Voucher, Writer: writer}
 		if err := e.cred.Check(e.id, s.c); err != nil {
@@ -200,4 +215,28 @@ func believe(s *self, w seal.Welcome, x seal.WelcomeContext, head *[32]byte, wri
 		rec:     spaceRecord{ID: st.ID, Space: st.SpaceID[:], DEK: newDEK(), Epochs: []epochRecord{e.record()}},
 		entries: entries, state: st,
 	}, nil
+}
+
+// issuerOf reads the issuer's key of the newest epoch out of the log, and
+// checks that the fetch key named beside it is the one of our keys.
+func issuerOf(st *control.State, entries []*control.Entry, keys seal.Keys) (ed25519.PublicKey, error) {
+	for _, e := range slices.Backward(entries) {
+		body, ok := e.Body().(control.Epoch)
+		if !ok {
+			continue
+		}
+		raw, err := seal.OpenInner(keys.Control(), st.SpaceID, body.N, body.Inner)
+		if err != nil {
+			return nil, fmt.Errorf("welcome: %w", err)
+		}
+		inner, err := control.DecodeEpochInner(raw)
+		if err != nil {
+			return nil, fmt.Errorf("welcome: %w", err)
+		}
+		if !keys.Fetch().Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(inner.FetchPub[:])) {
+			return nil, fmt.Errorf("welcome: the log names another fetch key: %w", space.ErrForged)
+		}
+		return inner.IssuerPub[:], nil
+	}
+	return nil, fmt.Errorf("welcome: no epoch in the log: %w", space.ErrForged)
 }

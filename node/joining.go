@@ -12,6 +12,7 @@ import (
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/space/seal"
 	"github.com/kithnet/kith/xrpc"
 )
@@ -176,8 +177,13 @@ func (n *Node) newCredential(ctx context.Context, a *actor, e *epoch) (*seal.Cre
 			err = errors.Join(err, askErr)
 			continue
 		}
-		if _, err := believe(n.self, w, x, nil, writer); err != nil {
-			return nil, err
+		if _, believeErr := believe(n.self, w, x, nil, writer); believeErr != nil {
+			err = errors.Join(err, believeErr)
+			continue
+		}
+		if envelope.TopicOf(w.IssuerPub) != e.id {
+			err = errors.Join(err, fmt.Errorf("renew: of another epoch: %w", space.ErrUnavailable))
+			continue
 		}
 		return &seal.Credential{Grant: w.Grant, Voucher: w.Voucher, Writer: writer}, nil
 	}

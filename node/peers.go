@@ -47,8 +47,10 @@ func (b *peerBook) learn(space [32]byte, p peer.AddrInfo) {
 	}
 	old, known := peers[p.ID]
 	if !known && len(peers) >= maxBookPeers {
-		b.mu.Unlock()
-		return
+		for id := range peers { // any one: what is alive comes back
+			delete(peers, id)
+			break
+		}
 	}
 	addrs := slices.Clone(p.Addrs) // the newest first
 	for _, a := range old {

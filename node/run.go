@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/xrpc"
@@ -25,9 +24,6 @@ type Ready struct {
 	TokenFile string    `json:"tokenFile"`
 	Roles     []string  `json:"roles"`
 }
-
-// stopTimeout bounds how long open requests may hold up a stop.
-const stopTimeout = 5 * time.Second
 
 // Run serves the API until ctx is done, then closes the node. ready is called
 // once, when requests are taken.

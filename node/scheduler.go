@@ -135,18 +135,6 @@ func (s *scheduler) begin(e exchange) {
 	st.again = false
 }
 
-// drop forgets an exchange whose peer is gone: its next connection asks anew.
-func (s *scheduler) drop(e exchange) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if st := s.state[e]; st != nil && !st.running {
-		if st.timer != nil && !st.timer.Stop() {
-			return
-		}
-		delete(s.state, e)
-	}
-}
-
 // jitter spreads d over ±25 %, so that nodes that failed together do not
 // return together.
 func jitter(d time.Duration) time.Duration {

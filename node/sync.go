@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"iter"
@@ -227,6 +228,9 @@ func (r *replica) ControlSince(have space.Head) ([][]byte, error) {
 	for row, err := range r.a.store.Control() {
 		if err != nil {
 			return nil, err
+		}
+		if row.Seq == have.Seq && from > 0 && sha256.Sum256(row.Raw) != have.Hash {
+			return nil, reconcile.ErrControlFork
 		}
 		if row.Seq < from || row.Seq > head.Seq {
 			continue

@@ -72,6 +72,8 @@ var (
 	ErrUncertified = errors.New("chain is not certified")
 	// ErrFork: authentic, but the chain stands differently here.
 	ErrFork = errors.New("chain has forked")
+	// ErrCrowded: authentic, but the topic holds MaxChains chains already.
+	ErrCrowded = errors.New("topic holds too many chains")
 )
 
 // ErrGap: authentic, but envelopes are missing between what is held and what

@@ -192,7 +192,7 @@ func (t *Topic) begins(cert *Certificate, run []Envelope) (Advance, error) {
 		return Advance{}, err
 	}
 	if len(t.chains) >= MaxChains {
-		return Advance{}, fmt.Errorf("%w: more than %d chains", space.ErrTooLarge, MaxChains)
+		return Advance{}, ErrCrowded
 	}
 	return t.advance(Chain{ID: id, Cert: *cert}, run), nil
 }

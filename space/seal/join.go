@@ -10,9 +10,10 @@ import (
 
 // RedeemMessage is what both the invite key and the device key sign to redeem an
 // invite: H("invite/redeem", space_id ‖ invite_id ‖ C ‖ dev_sig ‖ nonce ‖
-// keeper). The nonce is the keeper's.
-func RedeemMessage(spaceID [32]byte, inviteID [16]byte, c identity.Commitment, dev identity.DeviceID, nonce [32]byte, keeper identity.DeviceID) [32]byte {
-	return space.Hash(space.LabelRedeem, spaceID[:], inviteID[:], c[:], dev[:], nonce[:], keeper[:])
+// keeper ‖ writer_pub). The nonce is the keeper's; the writer key is the one to
+// be certified, so that nobody in between can put another in its place.
+func RedeemMessage(spaceID [32]byte, inviteID [16]byte, c identity.Commitment, dev identity.DeviceID, nonce [32]byte, keeper identity.DeviceID, writer [32]byte) [32]byte {
+	return space.Hash(space.LabelRedeem, spaceID[:], inviteID[:], c[:], dev[:], nonce[:], keeper[:], writer[:])
 }
 
 // SignRedeem signs a RedeemMessage.
@@ -26,9 +27,10 @@ func CheckRedeem(pk ed25519.PublicKey, m [32]byte, sig [64]byte) error {
 }
 
 // AdmitMessage is what a device of a member signs to claim what is its due, keys
-// or a writer certificate: H("admit", space_id ‖ nonce ‖ keeper ‖ C ‖ dev_sig).
-func AdmitMessage(spaceID [32]byte, nonce [32]byte, keeper identity.DeviceID, c identity.Commitment, dev identity.DeviceID) [32]byte {
-	return space.Hash(space.LabelAdmit, spaceID[:], nonce[:], keeper[:], c[:], dev[:])
+// or a writer certificate: H("admit", space_id ‖ nonce ‖ keeper ‖ C ‖ dev_sig ‖
+// writer_pub).
+func AdmitMessage(spaceID [32]byte, nonce [32]byte, keeper identity.DeviceID, c identity.Commitment, dev identity.DeviceID, writer [32]byte) [32]byte {
+	return space.Hash(space.LabelAdmit, spaceID[:], nonce[:], keeper[:], c[:], dev[:], writer[:])
 }
 
 // SignAdmit signs an AdmitMessage.

@@ -112,11 +112,22 @@ func RestoreReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate,
 // MarshalBinary is the state to store in one batch with what the bodies up to
 // Position changed. It holds no secret key.
 func (r *Reader) MarshalBinary() ([]byte, error) {
+	return appendReaderState(r.state, r.start, r.author, r.device), nil
+}
+
+// ReaderState is what MarshalBinary gives of a Reader that has read a chain of
+// c, written by device, up to next, its hello included: what a writer keeps of
+// its own chain, of which it may have to read back an end it lost.
+func ReaderState(c identity.Commitment, device identity.DeviceID, next uint64) []byte {
+	return appendReaderState(authorKnown, next, c, device)
+}
+
+func appendReaderState(state byte, start uint64, author identity.Commitment, device identity.DeviceID) []byte {
 	b := make([]byte, 0, readerSize)
-	b = append(b, readerVersion, r.state)
-	b = binary.BigEndian.AppendUint64(b, r.start)
-	b = append(b, r.author[:]...)
-	return append(b, r.device[:]...), nil
+	b = append(b, readerVersion, state)
+	b = binary.BigEndian.AppendUint64(b, start)
+	b = append(b, author[:]...)
+	return append(b, device[:]...)
 }
 
 // Position is the seq of the first envelope that is not part of a finished

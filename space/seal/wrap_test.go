@@ -259,28 +259,28 @@ func TestClaims(t *testing.T) {
 	inv := ed25519.NewKeyFromSeed(fill(1, 32))
 	pub := inv.Public().(ed25519.PublicKey)
 	redeem := func(b byte) [32]byte {
-		x := [6]byte{}
+		x := [7]byte{}
 		if b > 0 {
 			x[b-1] = 1
 		}
-		return RedeemMessage([32]byte{x[0]}, [16]byte{x[1]}, identity.Commitment{x[2]}, [32]byte{x[3]}, [32]byte{x[4]}, [32]byte{x[5]})
+		return RedeemMessage([32]byte{x[0]}, [16]byte{x[1]}, identity.Commitment{x[2]}, [32]byte{x[3]}, [32]byte{x[4]}, [32]byte{x[5]}, [32]byte{x[6]})
 	}
 	admit := func(b byte) [32]byte {
-		x := [6]byte{}
+		x := [7]byte{}
 		if b > 0 {
 			x[b-1] = 1
 		}
-		return AdmitMessage([32]byte{x[0]}, [32]byte{x[1]}, [32]byte{x[2]}, identity.Commitment{x[3]}, [32]byte{x[4]})
+		return AdmitMessage([32]byte{x[0]}, [32]byte{x[1]}, [32]byte{x[2]}, identity.Commitment{x[3]}, [32]byte{x[4]}, [32]byte{x[5]})
 	}
 	sig, asig := SignRedeem(inv, redeem(0)), SignAdmit(inv, admit(0))
 	if err := errors.Join(CheckRedeem(pub, redeem(0), sig), CheckAdmit(pub, admit(0), asig)); err != nil {
 		t.Fatal(err)
 	}
-	for b := byte(1); b <= 6; b++ {
+	for b := byte(1); b <= 7; b++ {
 		if err := CheckRedeem(pub, redeem(b), sig); !errors.Is(err, space.ErrForged) {
 			t.Errorf("redeem: field %d is not bound: %v", b, err)
 		}
-		if err := CheckAdmit(pub, admit(b), asig); b < 6 && !errors.Is(err, space.ErrForged) {
+		if err := CheckAdmit(pub, admit(b), asig); b < 7 && !errors.Is(err, space.ErrForged) {
 			t.Errorf("admit: field %d is not bound: %v", b, err)
 		}
 	}
