@@ -63,8 +63,8 @@ func (n *Node) made(key string) (bool, error) {
 const doubtMeta = "doubt"
 
 // audit makes a space fit to be loaded after its store was repaired: chains
-// end before their first gap, and what is drawn from the envelopes is dropped,
-// to be drawn again. Peers bring the rest.
+// end before their first gap, and if anything is missing, what is drawn from
+// the envelopes is dropped, to be drawn again. Peers bring the rest.
 func (a *actor) audit(ctx context.Context) error {
 	found, err := a.store.Repair(ctx)
 	if err != nil {
@@ -75,10 +75,43 @@ func (a *actor) audit(ctx context.Context) error {
 			"chains", len(found.Gaps), "topics", len(found.Topics), "repos", len(found.Repos),
 			"control", fmt.Sprintf("%d of %d", found.ControlHave, found.ControlWant), "unreadable", found.Unreadable)
 	}
-	if err := a.store.DropContent(); err != nil {
+	ok, err := a.drawn()
+	if err != nil {
 		return err
 	}
+	if !ok || !found.OK() {
+		if err := a.store.DropContent(); err != nil {
+			return err
+		}
+	}
 	return a.store.Commit(store.Own, &store.Batch{Meta: map[string][]byte{doubtMeta: {1}}})
+}
+
+// drawn reports whether the repos hold what the positions of the chains say
+// was drawn from them. A repo that is gone is not in the audit of the store.
+func (a *actor) drawn() (bool, error) {
+	for id := range a.epochs {
+		for row, err := range a.store.AllApplied(id) {
+			if err != nil {
+				return false, err
+			}
+			at, err := readPosition(row)
+			if err != nil {
+				return false, err
+			}
+			if at.rev == 0 {
+				continue
+			}
+			repo, ok, err := a.store.Repo(at.author)
+			if err != nil {
+				return false, err
+			}
+			if !ok || repo.Rev < at.rev {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
 }
 
 // trust ends the doubt: a peer and we hold the same.

@@ -245,6 +245,9 @@ func (n *Node) openSpace(name string) error {
 	if err := a.load(); err != nil {
 		return err
 	}
+	if n.store.Recovered() {
+		a.retry() // what was dropped is there before anybody reads
+	}
 	return n.start(a)
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/commit"
 	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/seal"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -262,11 +263,13 @@ func (a *actor) commitOwn(c *change) error {
 }
 
 // ownChain keeps the position of our own chain at its end: what we wrote is
-// staged as it is sealed.
+// staged as it is sealed. A peer may have to bring an end that a damaged disk
+// lost, so a reader can go on from there.
 func (a *actor) ownChain(c *change, head envelope.Chain) {
 	ch := a.chainOf(a.now, head)
 	c.applied[ch] = position{
-		next: head.Length, author: a.self.did, c: a.self.c, device: a.self.device.ID(),
+		next: head.Length, reader: string(seal.ReaderState(a.self.c, a.self.device.ID(), head.Length)),
+		author: a.self.did, c: a.self.c, device: a.self.device.ID(),
 		rev: c.stage(a.self.did).Rev(), attribution: verified,
 	}
 }
