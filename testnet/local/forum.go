@@ -120,7 +120,7 @@ func parsePost(b []byte) (post, error) {
 		return post{}, errors.New("record: must be an object")
 	}
 	if p.record, err = space.RecordFromJSON(in.Record); err != nil {
-		return post{}, fmt.Errorf("record: %w", err)
+		return post{}, err // it says record: itself
 	}
 	if typ := p.record.Type(); typ != "" && typ != in.Collection {
 		return post{}, fmt.Errorf("record.$type: is %q, the collection is %s", typ, in.Collection)
