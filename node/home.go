@@ -35,7 +35,10 @@ const (
 	tokenFile    = "api.token"
 	addrFile     = "api.addr"
 	wordsFile    = "recovery-words"
-	storeDir     = "store"
+
+	// While this stands beside keys, no words were ever shown for them.
+	unfinishedFile = "init.unfinished"
+	storeDir       = "store"
 )
 
 // ErrNoIdentity: the home holds no identity yet.
@@ -106,6 +109,9 @@ func Init(home string, passphrase []byte) (Identity, string, error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return Identity{}, "", fmt.Errorf("make the home: %w", err)
 	}
+	if err := clearUnfinished(home); err != nil {
+		return Identity{}, "", err
+	}
 	keys, err := keyfile.Create(filepath.Join(home, keysDir), keyfile.Unlock{Passphrase: passphrase})
 	if err != nil {
 		return Identity{}, "", err
@@ -120,7 +126,24 @@ func Init(home string, passphrase []byte) (Identity, string, error) {
 	if err != nil {
 		return Identity{}, "", err
 	}
-	return id, seed.Words(), nil
+	return id, seed.Words(), os.Remove(filepath.Join(home, unfinishedFile))
+}
+
+// clearUnfinished removes the keys of an Init that was killed before it could
+// show its words, and marks this one as unfinished.
+func clearUnfinished(home string) error {
+	mark, keys := filepath.Join(home, unfinishedFile), filepath.Join(home, keysDir)
+	if exists(mark) {
+		if err := os.RemoveAll(keys); err != nil {
+			return fmt.Errorf("clear up after an init that did not finish: %w", err)
+		}
+	} else if exists(keys) {
+		return fmt.Errorf("%s holds keys and no %s: %w", home, identityFile, ErrIdentityExists)
+	}
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		return fmt.Errorf("make the home: %w", err)
+	}
+	return nil
 }
 
 func newSelfRecord(created identity.Created, hostKey crypto.PrivKey) ([]byte, error) {

@@ -3,7 +3,6 @@ package node
 import (
 	"crypto/ed25519"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -96,7 +95,7 @@ func readMsg(r io.Reader, limit int, v any) error {
 }
 
 // errRefused is what a keeper that says no looks like from outside.
-var errRefused = errors.New("the space's node refused: the invite may be spent, expired or revoked; ask for a new one")
+var errRefused = fmt.Errorf("the space's node refused; it may be spent, expired or revoked, ask for a new one: %w", space.ErrInvite)
 
 // askKeeper runs one attempt at one keeper: proves the claim and opens the
 // welcome. sign makes the proof.

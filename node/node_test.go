@@ -2,9 +2,11 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -147,8 +149,8 @@ func TestTwoMembers(t *testing.T) {
 	eventually(t, "both say so", inSync(id, a, b))
 }
 
-// TestRestart stops both nodes, starts them again on other ports and tells
-// neither where the other is: they find each other by what they remember.
+// TestRestart stops both nodes and starts them again, and tells neither where
+// the other is: they find each other by what they remember.
 func TestRestart(t *testing.T) {
 	homeA, homeB := t.TempDir(), t.TempDir()
 	kept := func(c *node.Config) { c.Listen = nil } // the ports each home keeps
@@ -168,4 +170,47 @@ func TestRestart(t *testing.T) {
 	three := put(t, a, id, "three", "after both came back")
 	eventually(t, "b reads a again", has(b, id, "three", three))
 	eventually(t, "both say so", inSync(id, a, b))
+}
+
+// TestInitAfterAKill: an init that was killed halfway leaves keys for which no
+// words were shown; the next init begins anew instead of refusing.
+func TestInitAfterAKill(t *testing.T) {
+	home := t.TempDir()
+	if _, _, err := node.Init(home, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := node.Init(home, nil); !errors.Is(err, node.ErrIdentityExists) {
+		t.Fatalf("a second init: %v", err)
+	}
+	if err := os.Remove(filepath.Join(home, "identity.json")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := node.Init(home, nil); err == nil {
+		t.Fatal("init took the place of keys whose words were shown")
+	}
+	if err := os.WriteFile(filepath.Join(home, "init.unfinished"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := node.Init(home, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSpentInvite: one use is one use, and the refusal says no more than that.
+func TestSpentInvite(t *testing.T) {
+	a, b, c := start(t, t.TempDir()), start(t, t.TempDir()), start(t, t.TempDir())
+	id := create(t, a, "club")
+	inv, err := a.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelWrite, MaxUses: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Join(t.Context(), inv.Link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Join(t.Context(), inv.Link); !errors.Is(err, space.ErrInvite) {
+		t.Fatalf("a spent invite: %v", err)
+	}
+	if _, err := b.Join(t.Context(), inv.Link); err != nil {
+		t.Fatalf("joining again: %v", err)
+	}
 }
