@@ -156,6 +156,9 @@ func (a *actor) othersSeen() bool {
 			return true
 		}
 	}
+	for range a.ctl.Invites() {
+		return true // somebody may have come by it
+	}
 	_, others := a.out.addrs(a.sid)
 	return a.ctl.Len() > 1 || len(others) > 0
 }
