@@ -122,7 +122,7 @@ func (r *Repo) Check() error {
 		t.rev = max(t.rev, i.leaf.Stamp.Rev)
 		if !i.leaf.CID.IsZero() {
 			t.count++
-			element = appendElement(element[:0], i.path, i.leaf.CID)
+			element = AppendElement(element[:0], i.path, i.leaf.CID)
 			t.state.Add(element)
 		}
 		return true
@@ -205,8 +205,9 @@ func (r *Repo) Descend(from Path, in NSID) iter.Seq2[Path, Leaf] {
 	}
 }
 
-// appendElement writes the element of the set hash: "collection/rkey/cid".
-func appendElement(b []byte, p Path, c CID) []byte {
+// AppendElement appends the element that a live record is in the set hash of
+// its repo: "collection/rkey/cid".
+func AppendElement(b []byte, p Path, c CID) []byte {
 	b = append(b, p.Collection...)
 	b = append(b, '/')
 	b = append(b, p.Key...)

@@ -65,11 +65,11 @@ func (s *Staged) set(c Change) {
 	var buf [512]byte
 	if !c.Old.IsZero() {
 		s.count--
-		s.state.Remove(appendElement(buf[:0], c.Path, c.Old))
+		s.state.Remove(AppendElement(buf[:0], c.Path, c.Old))
 	}
 	if !c.New.IsZero() {
 		s.count++
-		s.state.Add(appendElement(buf[:0], c.Path, c.New))
+		s.state.Add(AppendElement(buf[:0], c.Path, c.New))
 	}
 }
 
