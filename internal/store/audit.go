@@ -168,11 +168,14 @@ func (a *auditor) sumTopics() error {
 		if err != nil {
 			return err
 		}
-		t, err := decodeTopic(row.plain)
-		if err != nil {
+		t, err := a.s.topicRow(a.r, row.plain)
+		if err != nil && !unfit(err) {
 			return err
 		}
-		a.topic(t.ID).row = &t
+		sum := a.topic(t.ID)
+		if err == nil {
+			sum.row = &t
+		}
 	}
 	for row, err := range a.rows(a.s.key(func(b *blinder) []byte { return b.all(tableHead) })) {
 		if err != nil {
@@ -261,19 +264,27 @@ func (a *auditor) segment(p []byte, ids row) (ok bool, err error) {
 
 // repos compares repos with their records and ops.
 func (a *auditor) repos() error {
+	for _, t := range []table{tableTip, tableStmt} { // of these only what does not open counts
+		for _, err := range a.rows(a.s.key(func(b *blinder) []byte { return b.all(t) })) {
+			if err != nil {
+				return err
+			}
+		}
+	}
 	for row, err := range a.rows(a.s.key(func(b *blinder) []byte { return b.all(tableRepo) })) {
 		if err != nil {
 			return err
 		}
-		repo, err := decodeRepo(row.plain)
-		if err != nil {
+		repo, err := a.s.repoRow(a.r, row.plain)
+		if err != nil && !unfit(err) {
 			return err
 		}
+		fits := err == nil
 		ops, err := a.ops(repo.Author)
 		if err != nil {
 			return err
 		}
-		ok := ops == repo.OpCount
+		ok := fits && ops == repo.OpCount
 		if ok && a.full {
 			if ok, err = a.records(&repo); err != nil {
 				return err

@@ -33,10 +33,15 @@ func appendState(b []byte, s *lthash.State) []byte {
 	return b
 }
 
-func (t *TopicRow) append(b []byte) []byte {
+func (t *TopicRow) append(b []byte, tails []tail) []byte {
 	b = append(b, t.ID[:]...)
 	b = appendUint(b, t.Count)
-	return appendState(b, &t.State)
+	b = appendState(b, &t.State)
+	for i := range tails {
+		b = append(b, tails[i].chain[:]...)
+		b = appendUint(b, tails[i].from)
+	}
+	return b
 }
 
 func appendHead(b []byte, topic envelope.TopicID, c *envelope.Chain) []byte {
@@ -73,11 +78,26 @@ func (r *RepoRow) append(b []byte) []byte {
 	b = appendUint(b, r.Count)
 	b = appendUint(b, r.OpCount)
 	b = appendState(b, &r.State)
-	s := r.Stmt
-	if s == nil {
+	return markOf(r.Stmt).append(b)
+}
+
+func (m stmtMark) append(b []byte) []byte {
+	if !m.some {
 		return append(b, 0)
 	}
-	b = appendUint(append(b, 1), s.Count)
+	return append(append(b, 1), m.sig[:]...)
+}
+
+func (t *tip) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, t.base)
+	b = binary.AppendUvarint(b, t.ops-t.base)
+	b = appendUint(b, uint64(t.rev))
+	b = binary.AppendUvarint(b, t.count)
+	return t.stmt.append(b)
+}
+
+func appendStatement(b []byte, s *space.Statement) []byte {
+	b = appendUint(b, s.Count)
 	b = append(b, s.Hash[:]...)
 	b = append(b, s.IKM[:]...)
 	b = append(b, s.Sig[:]...)
@@ -187,12 +207,15 @@ func (f *fields) end(what string) error {
 	return nil
 }
 
-func decodeTopic(b []byte) (t TopicRow, err error) {
+func decodeTopic(b []byte) (t TopicRow, tails []tail, err error) {
 	f := fields{b: b}
 	t.ID = f.hash()
 	t.Count = f.uint()
 	t.State = f.state()
-	return t, f.end("topic")
+	for len(f.b) > 0 && !f.bad {
+		tails = append(tails, tail{chain: f.hash(), from: f.uint()})
+	}
+	return t, tails, f.end("topic")
 }
 
 // decodeHead leaves the certificate out.
@@ -230,21 +253,42 @@ func decodeRecord(author space.DID, b []byte) (r RecordRow, err error) {
 	return r, f.end("record")
 }
 
-func decodeRepo(b []byte) (r RepoRow, err error) {
+// decodeRepo leaves the statement out.
+func decodeRepo(b []byte) (r RepoRow, m stmtMark, err error) {
 	f := fields{b: b}
 	r.Author = space.DID(f.text())
 	r.Rev = space.TID(f.uint())
 	r.Count = f.uint()
 	r.OpCount = f.uint()
 	r.State = f.state()
-	if f.byte() == 1 {
-		s := &space.Statement{Count: f.uint(), Hash: f.hash(), IKM: f.hash()}
-		copy(s.Sig[:], f.take(len(s.Sig)))
-		s.View = space.View{Count: f.uint(), Digest: f.hash()}
-		s.Ctl = space.Head{Term: f.uint(), Seq: f.uint(), Hash: f.hash()}
-		r.Stmt = s
+	m = f.mark()
+	return r, m, f.end("repo")
+}
+
+func (f *fields) mark() (m stmtMark) {
+	if m.some = f.byte() == 1; m.some {
+		copy(m.sig[:], f.take(len(m.sig)))
 	}
-	return r, f.end("repo")
+	return m
+}
+
+func decodeTip(b []byte) (t tip, err error) {
+	f := fields{b: b}
+	t.base = f.uvarint()
+	t.ops = t.base + f.uvarint()
+	t.rev = space.TID(f.uint())
+	t.count = f.uvarint()
+	t.stmt = f.mark()
+	return t, f.end("repo tip")
+}
+
+func decodeStatement(b []byte) (*space.Statement, error) {
+	f := fields{b: b}
+	s := &space.Statement{Count: f.uint(), Hash: f.hash(), IKM: f.hash()}
+	copy(s.Sig[:], f.take(len(s.Sig)))
+	s.View = space.View{Count: f.uint(), Digest: f.hash()}
+	s.Ctl = space.Head{Term: f.uint(), Seq: f.uint(), Hash: f.hash()}
+	return s, f.end("statement")
 }
 
 // minOp is the least an op takes in a page.

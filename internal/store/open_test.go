@@ -301,7 +301,7 @@ func fillDisk(t *testing.T, dir string) (want map[string]string, c *chainMaker, 
 	for i := range 40 {
 		name := fmt.Sprint("row ", i)
 		want[name] = fmt.Sprint("value ", i)
-		b := &Batch{Meta: map[string][]byte{name: append([]byte(want[name]), make([]byte, 1500)...)}, Run: c.next(5), Topic: &topic}
+		b := &Batch{Meta: map[string][]byte{name: append([]byte(want[name]), make([]byte, 2000)...)}, Run: c.next(5), Topic: &topic}
 		fold(&topic, b.Run.Envs)
 		envs = append(envs, b.Run.Envs...)
 		commit(t, sp, Own, b)

@@ -27,15 +27,34 @@ func one[T any](s *Space, key []byte, decode func([]byte) (T, error)) (t T, ok b
 	return t, err == nil, err
 }
 
+// folded reads a row that others complete.
+func folded[T any](s *Space, key []byte, fold func(*reader, []byte) (T, error)) (t T, ok bool, err error) {
+	r, err := s.store.reader()
+	if err != nil {
+		return t, false, err
+	}
+	defer r.release()
+	plain, ok, err := r.get(s.vault, key)
+	if err != nil || !ok {
+		return t, false, err
+	}
+	t, err = fold(r, plain)
+	return t, err == nil, s.notice(err)
+}
+
 // Topics are the topics of the space, in no order.
 func (s *Space) Topics() iter.Seq2[TopicRow, error] {
 	p := s.key(func(b *blinder) []byte { return b.all(tableTopic) })
-	return list(s.store, s.vault, p, func(_ *reader, r row) (TopicRow, error) { return decodeTopic(r.plain) })
+	return list(s.store, s.vault, p, func(r *reader, row row) (TopicRow, error) {
+		t, err := s.topicRow(r, row.plain)
+		return t, s.notice(err)
+	})
 }
 
-// TopicState is the digest of a topic.
+// TopicState is the digest of a topic. ErrDamaged may mean that its chains do
+// not go as far as it does: opening the store again and Repair mend that.
 func (s *Space) TopicState(id envelope.TopicID) (TopicRow, bool, error) {
-	return one(s, s.key(func(b *blinder) []byte { return b.topic(id) }), decodeTopic)
+	return folded(s, s.key(func(b *blinder) []byte { return b.topic(id) }), s.topicRow)
 }
 
 // Chains are the chains of a topic, in no order.
@@ -165,15 +184,19 @@ func (s *Space) Records(author space.DID) iter.Seq2[RecordRow, error] {
 	return list(s.store, s.vault, p, func(_ *reader, r row) (RecordRow, error) { return decodeRecord(author, r.plain) })
 }
 
-// Repo is what an author's records add up to.
+// Repo is what an author's records add up to. ErrDamaged may mean that the
+// oplog does not go as far as it does: opening the store again and Audit tell.
 func (s *Space) Repo(author space.DID) (RepoRow, bool, error) {
-	return one(s, s.key(func(b *blinder) []byte { return b.author(tableRepo, author, macSize) }), decodeRepo)
+	return folded(s, s.key(func(b *blinder) []byte { return b.author(tableRepo, author, macSize) }), s.repoRow)
 }
 
 // Repos are the repos of the space, in no order.
 func (s *Space) Repos() iter.Seq2[RepoRow, error] {
 	p := s.key(func(b *blinder) []byte { return b.all(tableRepo) })
-	return list(s.store, s.vault, p, func(_ *reader, r row) (RepoRow, error) { return decodeRepo(r.plain) })
+	return list(s.store, s.vault, p, func(r *reader, row row) (RepoRow, error) {
+		repo, err := s.repoRow(r, row.plain)
+		return repo, s.notice(err)
+	})
 }
 
 // Ops are an author's ops from number from on. The pages come as they were

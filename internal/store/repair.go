@@ -23,6 +23,9 @@ func (s *Space) Repair(ctx context.Context) (*Audit, error) {
 		return nil, err
 	}
 	defer a.r.release()
+	s.recent.mu.Lock()
+	defer s.recent.mu.Unlock()
+	s.recent.forgetAll()
 	if err := a.sumTopics(); err != nil {
 		return nil, fmt.Errorf("repair: %w", err)
 	}
@@ -62,7 +65,7 @@ func (a *auditor) mend(id envelope.TopicID, t *topicSum) error {
 			return err
 		}
 	}
-	w.plain = row.append(w.plain[:0])
+	w.plain = row.append(w.plain[:0], nil)
 	w.put(w.topic(id), w.plain)
 	return a.s.store.write(Own, w.batch)
 }

@@ -20,15 +20,19 @@ const (
 
 // Space is a handle on the rows of one space. It holds keys.
 type Space struct {
-	store *Store
-	vault *vault
+	store  *Store
+	vault  *vault
+	recent *recent
 }
 
 // LogValue says which space by its tag on disk.
 func (s *Space) LogValue() slog.Value { return slog.StringValue(hex.EncodeToString(s.vault.tag[:6])) }
 
 // Commit writes a batch whole or not at all. An error means that nothing of it
-// will be read back by this process, whatever reached the disk.
+// will be read back by this process, whatever reached the disk. The states in a
+// batch must be what its run and its ops make of those before: they are written
+// only now and then, and drawn from runs and ops in between. Commits that move
+// topics and repos of a space wait for each other.
 func (s *Space) Commit(c Class, b *Batch) error {
 	w, err := s.vault.rows()
 	if err != nil {
@@ -38,17 +42,24 @@ func (s *Space) Commit(c Class, b *Batch) error {
 	if err := w.run(b.Run); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	w.replica(b)
-	w.content(b)
+	defer s.recent.enter(b)()
+	w.replica(b, s.recent)
+	w.content(b, s.recent)
 	w.queues(b)
-	if w.batch.n > maxBatch {
-		return fmt.Errorf("commit: %w: %d bytes", space.ErrTooLarge, w.batch.n)
+	err = w.fits()
+	if err == nil && w.batch.b.Len() > 0 {
+		err = s.store.write(c, w.batch)
 	}
-	if w.batch.b.Len() == 0 {
-		return nil
-	}
-	if err := s.store.write(c, w.batch); err != nil {
+	if err != nil {
+		s.recent.forget(b)
 		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+func (w *rows) fits() error {
+	if w.batch.n > maxBatch {
+		return fmt.Errorf("%w: %d bytes", space.ErrTooLarge, w.batch.n)
 	}
 	return nil
 }
@@ -61,10 +72,7 @@ func (w *rows) run(r *RunRow) error {
 	if err := r.check(); err != nil {
 		return err
 	}
-	topic := envelope.TopicOf(r.Chain.Cert.Issuer)
-	if len(r.Envs) > 0 {
-		topic = r.Envs[0].Topic()
-	}
+	topic := r.topic()
 	if r.Cert != nil {
 		w.put(w.chain(tableCert, topic, r.Chain.ID), r.Cert)
 	}
@@ -85,6 +93,13 @@ func (w *rows) run(r *RunRow) error {
 		envs = envs[n:]
 	}
 	return nil
+}
+
+func (r *RunRow) topic() envelope.TopicID {
+	if len(r.Envs) > 0 {
+		return r.Envs[0].Topic()
+	}
+	return envelope.TopicOf(r.Chain.Cert.Issuer)
 }
 
 // segment lays the first envelopes into w.plain, as many as one value holds.
@@ -117,10 +132,10 @@ func (r *RunRow) check() error {
 }
 
 // replica writes what is known of topics and how far they are applied.
-func (w *rows) replica(b *Batch) {
-	if t := b.Topic; t != nil {
-		w.plain = t.append(w.plain[:0])
-		w.put(w.topic(t.ID), w.plain)
+func (w *rows) replica(b *Batch, m *recent) {
+	if tails, whole := m.topic(b); whole {
+		w.plain = b.Topic.append(w.plain[:0], tails)
+		w.put(w.topic(b.Topic.ID), w.plain)
 	}
 	for i := range b.Applied {
 		a := &b.Applied[i]
@@ -133,17 +148,16 @@ func (w *rows) replica(b *Batch) {
 }
 
 // content writes records, repos and oplogs.
-func (w *rows) content(b *Batch) {
+func (w *rows) content(b *Batch, m *recent) {
 	for i := range b.Records {
 		r := &b.Records[i]
 		w.plain = r.append(w.plain[:0])
 		w.put(w.record(r.Author, r.Path), w.plain)
 	}
 	for i := range b.Repos {
-		r := &b.Repos[i]
-		w.plain = r.append(w.plain[:0])
-		w.put(w.author(tableRepo, r.Author, macSize), w.plain)
+		w.repo(b, &b.Repos[i], m)
 	}
+	m.orphans(b)
 	for i := range b.Ops {
 		p := &b.Ops[i]
 		if len(p.Rows) == 0 {
@@ -152,6 +166,26 @@ func (w *rows) content(b *Batch) {
 		w.plain = p.append(w.plain[:0])
 		w.author(tableOps, p.Author, macSize)
 		w.put(w.number(p.First), w.plain)
+	}
+}
+
+// repo writes the row of a repo or its tip, and the statement if it is new.
+func (w *rows) repo(b *Batch, r *RepoRow, m *recent) {
+	at, whole, stmt := m.repo(b, r)
+	if whole {
+		w.plain = r.append(w.plain[:0])
+		w.put(w.author(tableRepo, r.Author, macSize), w.plain)
+		w.batch.Delete(w.author(tableTip, r.Author, macSize))
+	} else {
+		w.plain = at.append(w.plain[:0])
+		w.put(w.author(tableTip, r.Author, macSize), w.plain)
+	}
+	switch {
+	case stmt && r.Stmt == nil:
+		w.batch.Delete(w.author(tableStmt, r.Author, macSize))
+	case stmt:
+		w.plain = appendStatement(w.plain[:0], r.Stmt)
+		w.put(w.author(tableStmt, r.Author, macSize), w.plain)
 	}
 }
 
@@ -180,13 +214,19 @@ const dropRows = 1024
 // some, and Drop can be called again. The engine keeps deleted values until it
 // compacts: what makes them unreadable is that the caller destroys the dek.
 func (s *Space) Drop() error {
+	s.recent.mu.Lock()
+	defer s.recent.mu.Unlock()
+	s.recent.forgetAll()
 	return s.deleteAll(s.vault.tag[:])
 }
 
 // DropContent deletes records, repos, oplogs and how far chains are applied:
 // what can be drawn again from the envelopes, which stay.
 func (s *Space) DropContent() error {
-	for _, t := range []table{tableApplied, tableRecord, tableRepo, tableOps} {
+	s.recent.mu.Lock()
+	defer s.recent.mu.Unlock()
+	s.recent.forgetAll()
+	for _, t := range []table{tableApplied, tableRecord, tableRepo, tableTip, tableStmt, tableOps} {
 		if err := s.deleteAll(append(bytes.Clone(s.vault.tag[:]), byte(t))); err != nil {
 			return err
 		}

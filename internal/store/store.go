@@ -29,6 +29,9 @@ type Store struct {
 	recovered bool
 	copied    string
 
+	rmu     sync.Mutex // guards what follows
+	recents map[[tagSize]byte]*recent
+
 	unsynced atomic.Int64  // Remote commits since the last group sync began
 	kick     chan struct{} // 1 if there are some, or too many
 	stop     chan struct{}
@@ -39,6 +42,7 @@ type Store struct {
 
 // run starts the group sync.
 func (s *Store) run() {
+	s.recents = make(map[[tagSize]byte]*recent)
 	s.kick, s.stop = make(chan struct{}, 1), make(chan struct{})
 	s.stopped.Go(s.syncGroups)
 }
@@ -151,7 +155,8 @@ func (s *Store) Close() error {
 
 // Space gives a handle on the rows of a space, sealed under dek.
 func (s *Store) Space(id [32]byte, dek [32]byte) *Space {
-	return &Space{store: s, vault: newVault(id, dek)}
+	v := newVault(id, dek)
+	return &Space{store: s, vault: v, recent: s.recentOf(v.tag)}
 }
 
 // get reads one row.

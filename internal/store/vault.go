@@ -20,14 +20,16 @@ import (
 // table is the byte after the tag in a row's key.
 //
 //	table      key after it               value before sealing
-//	topic      mac(topic)                 id, count, set hash
+//	topic      mac(topic)                 id, count, set hash, tails (recent.go)
 //	cert       mac(topic) mac(chain)      certificate
 //	head       mac(topic) mac(chain)      topic, id, head, flags
 //	segment    mac(chain) seq             envelopes, one after the other
 //	ids        mac(chain) seq             their ids
 //	applied    mac(topic) mac(chain)      topic, chain, sequence, reader state
 //	record     mac(author) mac(path)      path, leaf, value
-//	repo       mac(author)                author, rev, count, set hash, statement
+//	repo       mac(author)                author, rev, count, set hash, mark of the statement
+//	tip        mac(author)                ops in the repo's row and beyond it; rev, count, mark
+//	statement  mac(author)                the author's last
 //	ops        mac(author) number         a page of ops
 //	control    seq                        entry
 //	outbox     seq                        frame
@@ -44,6 +46,8 @@ const (
 	tableApplied table = 'a'
 	tableRecord  table = 'r'
 	tableRepo    table = 'p'
+	tableTip     table = 'q'
+	tableStmt    table = 's'
 	tableOps     table = 'o'
 	tableControl table = 'k'
 	tableOutbox  table = 'x'

@@ -190,9 +190,7 @@ func TestAudit(t *testing.T) {
 				old := newChain(t, 1, 2)
 				commit(t, sp, Own, &Batch{Run: old.next(10)})
 			},
-			func(ch *chainMaker) Audit {
-				return Audit{Gaps: []Gap{{ch.topic, ch.chain.ID, 30, 10}}, ControlHave: 1, ControlWant: 1}
-			},
+			func(ch *chainMaker) Audit { return gapAt(ch, 30, 10) },
 		},
 		"record lost": {
 			func(t *testing.T, st *Store, sp *Space, ch *chainMaker) {
