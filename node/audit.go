@@ -95,7 +95,7 @@ func (a *actor) drawn() (bool, error) {
 			if err != nil {
 				return false, err
 			}
-			at, err := readPosition(row)
+			at, err := a.readPosition(row)
 			if err != nil {
 				return false, err
 			}

@@ -101,7 +101,7 @@ func (c *change) commit(class store.Class) error {
 	a := c.a
 	c.fillRepos()
 	for ch, at := range c.applied {
-		row, err := at.row(ch)
+		row, err := a.positionRow(ch, at)
 		if err != nil {
 			return fmt.Errorf("commit: position: %w", err)
 		}

@@ -133,7 +133,8 @@ const (
 	disputed                    // the tag for us is wrong: the issuer may lie
 )
 
-// positionRecord is position in the store. C and device stand in Reader.
+// positionRecord is position in the store. C and device stand in Reader. Where
+// Author, C and Device are empty they are this node's own.
 type positionRecord struct {
 	_           struct{} `cbor:",toarray"`
 	Reader      []byte
@@ -144,26 +145,36 @@ type positionRecord struct {
 	Void        bool
 }
 
-func (p position) row(ch *chain) (store.AppliedRow, error) {
-	b, err := space.Marshal(positionRecord{
+func (a *actor) positionRow(ch *chain, p position) (store.AppliedRow, error) {
+	r := positionRecord{
 		Reader: []byte(p.reader), Author: string(p.author), C: p.c[:], Device: p.device[:],
 		Rev: uint64(p.rev), Attribution: uint8(p.attribution), Void: p.void,
-	})
+	}
+	if p.author == a.self.did && p.c == a.self.c && p.device == a.self.device.ID() {
+		r.Author, r.C, r.Device = "", []byte{}, []byte{}
+	}
+	b, err := space.Marshal(r)
 	return store.AppliedRow{Topic: ch.epoch.id, Chain: ch.id, Seq: p.next, State: b}, err
 }
 
-func readPosition(row store.AppliedRow) (position, error) {
+func (a *actor) readPosition(row store.AppliedRow) (position, error) {
 	var r positionRecord
 	if err := space.Unmarshal(row.State, &r); err != nil {
 		return position{}, err
 	}
-	if len(r.C) != 32 || len(r.Device) != 32 {
-		return position{}, space.ErrMalformed
+	p := position{
+		next: row.Seq, reader: string(r.Reader), author: space.DID(r.Author),
+		rev: space.TID(r.Rev), attribution: attribution(r.Attribution), void: r.Void,
 	}
-	return position{
-		next: row.Seq, reader: string(r.Reader), author: space.DID(r.Author), c: identity.Commitment(r.C),
-		device: identity.DeviceID(r.Device), rev: space.TID(r.Rev), attribution: attribution(r.Attribution), void: r.Void,
-	}, nil
+	switch {
+	case r.Author == "" && len(r.C)+len(r.Device) == 0:
+		p.author, p.c, p.device = a.self.did, a.self.c, a.self.device.ID()
+	case len(r.C) != 32 || len(r.Device) != 32:
+		return position{}, space.ErrMalformed
+	default:
+		p.c, p.device = identity.Commitment(r.C), identity.DeviceID(r.Device)
+	}
+	return p, nil
 }
 
 // chainOf is the reading state of a chain, made at its first envelope.

@@ -136,7 +136,7 @@ func (a *actor) loadChains() error {
 			if ch == nil {
 				return fmt.Errorf("position of an unknown chain: %w", space.ErrMalformed)
 			}
-			if ch.position, err = readPosition(row); err != nil {
+			if ch.position, err = a.readPosition(row); err != nil {
 				return fmt.Errorf("read positions: %w", err)
 			}
 		}
