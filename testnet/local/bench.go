@@ -71,7 +71,8 @@ type bench struct {
 	o        BenchOptions
 	id       space.ID
 	from, to *node
-	reader   *poller
+	writer   *line
+	reader   *line
 	bare     *baseline
 
 	seen, acked, poll, bareSeen []time.Duration
@@ -87,7 +88,11 @@ func (b *bench) run(ctx context.Context) ([]Row, error) {
 		return nil, err
 	}
 	defer b.bare.close()
-	if b.reader, err = poll(ctx, b.to); err != nil {
+	if b.writer, err = connect(ctx, b.from); err != nil {
+		return nil, err
+	}
+	defer b.writer.close()
+	if b.reader, err = connect(ctx, b.to); err != nil {
 		return nil, err
 	}
 	defer b.reader.close()
@@ -177,7 +182,7 @@ func (b *bench) kithRound(ctx context.Context, i int) error {
 		return err
 	}
 	path := space.Path{Collection: forumPost, Key: space.RecordKey("r" + strconv.Itoa(i))}
-	s, err := propagate(ctx, b.from, b.reader, b.id, path, rec)
+	s, err := propagate(ctx, b.writer, b.reader, b.id, path, rec)
 	if err != nil {
 		return err
 	}

@@ -24,47 +24,73 @@ type sighting struct {
 }
 
 // propagate puts a record at one node and asks the other for it, as fast as
-// it answers, until it hands out this very version. The reader starts asking
-// together with the writer: a record that is there before the writer knows is
-// not overlooked.
-func propagate(ctx context.Context, from *node, to *poller, id space.ID, path space.Path, rec space.Record) (sighting, error) {
+// it answers, until it hands out this very version. The reader asks as soon as
+// the put is on its way: a record that is there before the writer knows is not
+// overlooked.
+func propagate(ctx context.Context, from, to *line, id space.ID, path space.Path, rec space.Record) (sighting, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var s sighting
-	ask := to.question(space.URI{Space: id, Author: from.DID, Path: path})
+	put, err := from.put(id, path, rec)
+	if err != nil {
+		return s, err
+	}
+	ask := to.question(space.URI{Space: id, Author: from.did, Path: path})
 	start := time.Now()
+	if err := from.send(ctx, put); err != nil {
+		return s, fmt.Errorf("%s writes: %w", from.name, err)
+	}
 	wrote := make(chan error, 1)
 	go func() {
-		w, err := from.PutRecord(ctx, id, path, rec, nil)
+		body, err := from.receive()
 		s.acked = time.Since(start)
-		if err == nil && w.Records[0].CID != rec.CID() {
-			err = fmt.Errorf("put %s: the node says it is %v, it is %v", path, w.Records[0].CID, rec.CID())
+		if err == nil {
+			err = acknowledged(body, rec)
 		}
 		if err != nil {
 			cancel() // or the reader waits for ever
 		}
 		wrote <- err
 	}()
-	seenErr := func() error {
-		for {
-			s.polls++
-			body, err := to.ask(ctx, ask)
-			at := time.Since(start)
-			if err != nil {
-				return fmt.Errorf("%s reads %s: %w", to.name, path, err)
-			}
-			if got, err := versionOf(body); err != nil {
-				return fmt.Errorf("%s reads %s: %w", to.name, path, err)
-			} else if got == rec.CID() {
-				s.seen = at
-				return nil
-			}
-		}
-	}()
+	seenErr := s.watch(ctx, to, ask, rec, start)
 	if err := <-wrote; err != nil {
 		return s, fmt.Errorf("%s writes: %w", from.name, err)
 	}
 	return s, seenErr
+}
+
+// watch asks until the answer is rec.
+func (s *sighting) watch(ctx context.Context, to *line, ask []byte, rec space.Record, start time.Time) error {
+	for {
+		s.polls++
+		body, err := to.ask(ctx, ask)
+		at := time.Since(start)
+		if err != nil {
+			return fmt.Errorf("%s reads: %w", to.name, err)
+		}
+		got, err := versionOf(body)
+		if err != nil {
+			return fmt.Errorf("%s reads: %w", to.name, err)
+		}
+		if got == rec.CID() {
+			s.seen = at
+			return nil
+		}
+	}
+}
+
+// acknowledged is nil if the answer to a put says that it is this record.
+func acknowledged(body []byte, rec space.Record) error {
+	var got struct {
+		CID space.CID `json:"cid"`
+	}
+	if err := json.Unmarshal(body, &got); err != nil {
+		return fmt.Errorf("the answer to the put: %w", err)
+	}
+	if got.CID != rec.CID() {
+		return fmt.Errorf("the node says the record is %v, it is %v", got.CID, rec.CID())
+	}
+	return nil
 }
 
 // versionOf is the cid in an answer to getRecord, once the value is what it
@@ -90,19 +116,20 @@ func versionOf(body []byte) (space.CID, error) {
 	return got.CID, nil
 }
 
-// poller asks a node for one record again and again, on one connection and
-// from one goroutine: what a client library does around a request would be
-// most of what is measured.
-type poller struct {
+// line is one kept connection to a node's API, used by one goroutine at a
+// time for sending and one for receiving: what a client library does around a
+// request would be most of what is measured.
+type line struct {
 	name  string
+	did   space.DID
 	host  string
 	token string
 	conn  net.Conn
 	in    *bufio.Reader
 }
 
-// poll connects a poller to a node.
-func poll(ctx context.Context, n *node) (*poller, error) {
+// connect opens a line to a node.
+func connect(ctx context.Context, n *node) (*line, error) {
 	base, err := url.Parse(n.Base)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.name, err)
@@ -111,34 +138,54 @@ func poll(ctx context.Context, n *node) (*poller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.name, err)
 	}
-	return &poller{n.name, base.Host, n.Token, conn, bufio.NewReader(conn)}, nil
+	return &line{n.name, n.DID, base.Host, n.Token, conn, bufio.NewReader(conn)}, nil
 }
 
-func (p *poller) close() { p.conn.Close() }
+func (l *line) close() { l.conn.Close() }
 
 // question is a getRecord, as bytes to be sent.
-func (p *poller) question(u space.URI) []byte {
+func (l *line) question(u space.URI) []byte {
 	v := url.Values{
 		"space": {u.Space.String()}, "repo": {string(u.Author)},
 		"collection": {string(u.Path.Collection)}, "rkey": {string(u.Path.Key)},
 	}
 	return fmt.Appendf(nil, "GET /xrpc/com.atproto.space.getRecord?%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n",
-		v.Encode(), p.host, p.token)
+		v.Encode(), l.host, l.token)
+}
+
+// put is a putRecord, as bytes to be sent.
+func (l *line) put(id space.ID, path space.Path, rec space.Record) ([]byte, error) {
+	value, err := rec.JSON()
+	if err != nil {
+		return nil, err
+	}
+	body := fmt.Appendf(nil, `{"space":%q,"collection":%q,"rkey":%q,"record":%s}`, id.String(), path.Collection, path.Key, value)
+	return fmt.Appendf(nil, "POST /xrpc/com.atproto.space.putRecord HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", l.host, l.token, len(body), body), nil
 }
 
 // ask sends a question and answers the body, nil where there is no record.
-func (p *poller) ask(ctx context.Context, question []byte) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
+func (l *line) ask(ctx context.Context, question []byte) ([]byte, error) {
+	if err := l.send(ctx, question); err != nil {
 		return nil, err
+	}
+	return l.receive()
+}
+
+func (l *line) send(ctx context.Context, request []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	deadline, _ := ctx.Deadline()
-	if err := p.conn.SetDeadline(deadline); err != nil {
-		return nil, err
+	if err := l.conn.SetDeadline(deadline); err != nil {
+		return err
 	}
-	if _, err := p.conn.Write(question); err != nil {
-		return nil, err
-	}
-	resp, err := http.ReadResponse(p.in, nil)
+	_, err := l.conn.Write(request)
+	return err
+}
+
+func (l *line) receive() ([]byte, error) {
+	resp, err := http.ReadResponse(l.in, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -151,18 +198,23 @@ func (p *poller) ask(ctx context.Context, question []byte) ([]byte, error) {
 		return nil, errors.New("the node closes the connection")
 	case resp.StatusCode == http.StatusNotFound:
 		return nil, nil
-	case resp.StatusCode != http.StatusOK:
+	case resp.StatusCode >= 300:
 		return nil, fmt.Errorf("%s: %.200s", resp.Status, body)
 	}
 	return body, nil
 }
 
-// reach is propagate with a connection of its own.
+// reach is propagate with connections of its own.
 func reach(ctx context.Context, from, to *node, id space.ID, path space.Path, rec space.Record) (sighting, error) {
-	p, err := poll(ctx, to)
+	w, err := connect(ctx, from)
 	if err != nil {
 		return sighting{}, err
 	}
-	defer p.close()
-	return propagate(ctx, from, p, id, path, rec)
+	defer w.close()
+	r, err := connect(ctx, to)
+	if err != nil {
+		return sighting{}, err
+	}
+	defer r.close()
+	return propagate(ctx, w, r, id, path, rec)
 }
