@@ -362,6 +362,7 @@ func TestDiskFailsAmongMembers(t *testing.T) {
 			t.Errorf("%v: write: %v, want %v", cause, err, want)
 		}
 		whole(t, a, id, "a")
+		soon(t, "b has said it all", stated(b, id)) // nothing more of it will show a what it missed
 		disk.Heal()
 		if _, err := putAll(a, id, fmt.Sprint("of a, again ", n), "a"); err != nil {
 			t.Errorf("%v: with the disk well again: %v", cause, err)
@@ -370,6 +371,66 @@ func TestDiskFailsAmongMembers(t *testing.T) {
 	}
 	sound(t, a, id)
 	sound(t, b, id)
+}
+
+// stated is content when the node's own repo is stated as it is.
+func stated(n *Node, id space.ID) func() error {
+	return func() error {
+		a, err := n.byID(id)
+		if err != nil {
+			return err
+		}
+		a.mu.RLock()
+		defer a.mu.RUnlock()
+		if r := a.repos[n.self.did]; r == nil || r.stmt == nil || r.stmt.Hash != r.Digest() {
+			return errors.New("not yet")
+		}
+		return nil
+	}
+}
+
+// TestDiskFailsWhileJoining lets a newcomer's disk fail at each operation in
+// turn. The same link joins once the disk is well.
+func TestDiskFailsWhileJoining(t *testing.T) {
+	a := boot(t, newHome(t), onDisk(nil))
+	id, err := newSpace(a, "club")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for n := range 6 {
+		inv, err := a.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelWrite, MaxUses: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk, home := storetest.NewDisk(), newHome(t)
+		b := boot(t, home, onDisk(disk))
+		disk.BreakAfter(n, syscall.ENOSPC)
+		_, err = b.Join(t.Context(), inv.Link)
+		if err != nil {
+			failed++
+			if !errors.Is(err, store.ErrFull) || !errors.Is(err, space.ErrNoSpaceLeft) {
+				t.Errorf("op %d: %v", n, err)
+			}
+			if got := records(t, b); got != 0 || len(b.all()) != 0 {
+				t.Errorf("op %d: %d key records, %d spaces", n, got, len(b.all()))
+			}
+			disk.Heal()
+			if _, err := b.Join(t.Context(), inv.Link); err != nil {
+				t.Fatalf("op %d: with the disk well again: %v", n, err)
+			}
+		}
+		disk.Heal()
+		if _, err := putAll(b, id, "text", fmt.Sprint("key-", n)); err != nil {
+			t.Errorf("op %d: %v", n, err)
+		}
+		soon(t, "both hold the same", alike(a, b, id))
+		sound(t, b, id)
+		halt(t, b)
+	}
+	if failed == 0 {
+		t.Error("no join failed")
+	}
 }
 
 // TestTwoProcesses: a home has one node.

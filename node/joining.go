@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
@@ -66,7 +67,7 @@ func (n *Node) keepJoining(link control.Link, p *pendingJoin) {
 	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 		for _, keeper := range parsePeers(link.Addrs) {
 			p.joined, p.err = n.joinAt(n.ctx, keeper, &link)
-			if p.err == nil || errors.Is(p.err, errRefused) || errors.Is(p.err, space.ErrForged) {
+			if p.err == nil || final(p.err) {
 				return
 			}
 			n.log.Info("join: no answer yet", "keeper", keeper.ID, "err", p.err)
@@ -78,6 +79,17 @@ func (n *Node) keepJoining(link control.Link, p *pendingJoin) {
 		case <-time.After(jitter(wait)):
 		}
 	}
+}
+
+// final reports whether asking again would not help: we were refused, or it is
+// not the keeper but this node that could not go on.
+func final(err error) bool {
+	for _, e := range []error{errRefused, space.ErrForged, space.ErrSpaceExists, space.ErrNoSpaceLeft, store.ErrIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // joinAt asks one keeper.
