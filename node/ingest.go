@@ -134,7 +134,8 @@ const (
 )
 
 // positionRecord is position in the store. C and device stand in Reader. Where
-// Author, C and Device are empty they are this node's own.
+// Author, C and Device are empty they are this node's own; where Reader is too,
+// and Seq is not 0, it is the one that has read the chain up to Seq.
 type positionRecord struct {
 	_           struct{} `cbor:",toarray"`
 	Reader      []byte
@@ -152,9 +153,17 @@ func (a *actor) positionRow(ch *chain, p position) (store.AppliedRow, error) {
 	}
 	if p.author == a.self.did && p.c == a.self.c && p.device == a.self.device.ID() {
 		r.Author, r.C, r.Device = "", []byte{}, []byte{}
+		if p.reader == a.ownReader(p.next) {
+			r.Reader = []byte{}
+		}
 	}
 	b, err := space.Marshal(r)
 	return store.AppliedRow{Topic: ch.epoch.id, Chain: ch.id, Seq: p.next, State: b}, err
+}
+
+// ownReader has read a chain of this device up to next.
+func (a *actor) ownReader(next uint64) string {
+	return string(seal.ReaderState(a.self.c, a.self.device.ID(), next))
 }
 
 func (a *actor) readPosition(row store.AppliedRow) (position, error) {
@@ -169,6 +178,9 @@ func (a *actor) readPosition(row store.AppliedRow) (position, error) {
 	switch {
 	case r.Author == "" && len(r.C)+len(r.Device) == 0:
 		p.author, p.c, p.device = a.self.did, a.self.c, a.self.device.ID()
+		if p.reader == "" && p.next > 0 && !p.void {
+			p.reader = a.ownReader(p.next)
+		}
 	case len(r.C) != 32 || len(r.Device) != 32:
 		return position{}, space.ErrMalformed
 	default:

@@ -10,7 +10,6 @@ import (
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/commit"
 	"github.com/kithnet/kith/space/envelope"
-	"github.com/kithnet/kith/space/seal"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -268,7 +267,7 @@ func (a *actor) commitOwn(c *change) error {
 func (a *actor) ownChain(c *change, head envelope.Chain) {
 	ch := a.chainOf(a.now, head)
 	c.applied[ch] = position{
-		next: head.Length, reader: string(seal.ReaderState(a.self.c, a.self.device.ID(), head.Length)),
+		next: head.Length, reader: a.ownReader(head.Length),
 		author: a.self.did, c: a.self.c, device: a.self.device.ID(),
 		rev: c.stage(a.self.did).Rev(), attribution: verified,
 	}
