@@ -56,7 +56,6 @@ func appendHead(b []byte, topic envelope.TopicID, c *envelope.Chain) []byte {
 }
 
 func (a *AppliedRow) append(b []byte) []byte {
-	b = append(b, a.Topic[:]...)
 	b = append(b, a.Chain[:]...)
 	b = appendUint(b, a.Seq)
 	return append(b, a.State...)
@@ -230,9 +229,9 @@ func decodeHead(b []byte) (topic envelope.TopicID, c envelope.Chain, err error) 
 	return topic, c, f.end("chain head")
 }
 
-func decodeApplied(b []byte) (a AppliedRow, err error) {
+func decodeApplied(topic envelope.TopicID, b []byte) (a AppliedRow, err error) {
 	f := fields{b: b}
-	a.Topic = f.hash()
+	a.Topic = topic
 	a.Chain = f.hash()
 	a.Seq = f.uint()
 	a.State = f.rest()

@@ -162,13 +162,14 @@ func (s *Space) IDAt(topic envelope.TopicID, chain envelope.ChainID, seq uint64)
 
 // Applied says how far a chain is materialised.
 func (s *Space) Applied(topic envelope.TopicID, chain envelope.ChainID) (AppliedRow, bool, error) {
-	return one(s, s.key(func(b *blinder) []byte { return b.chain(tableApplied, topic, chain) }), decodeApplied)
+	return one(s, s.key(func(b *blinder) []byte { return b.chain(tableApplied, topic, chain) }),
+		func(plain []byte) (AppliedRow, error) { return decodeApplied(topic, plain) })
 }
 
 // AllApplied says so for every chain of a topic, in no order.
 func (s *Space) AllApplied(topic envelope.TopicID) iter.Seq2[AppliedRow, error] {
 	p := s.key(func(b *blinder) []byte { return b.chains(tableApplied, topic) })
-	return list(s.store, s.vault, p, func(_ *reader, r row) (AppliedRow, error) { return decodeApplied(r.plain) })
+	return list(s.store, s.vault, p, func(_ *reader, r row) (AppliedRow, error) { return decodeApplied(topic, r.plain) })
 }
 
 // Record reads a record, or its trace if it was deleted.

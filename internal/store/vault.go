@@ -25,7 +25,7 @@ import (
 //	head       mac(topic) mac(chain)      topic, id, head, flags
 //	segment    mac(chain) seq             envelopes, one after the other
 //	ids        mac(chain) seq             their ids
-//	applied    mac(topic) mac(chain)      topic, chain, sequence, reader state
+//	applied    mac(topic) mac(chain)      chain, sequence, reader state
 //	record     mac(author) mac(path)      path, leaf, value
 //	repo       mac(author)                author, rev, count, set hash, mark of the statement
 //	tip        mac(author)                ops in the repo's row and beyond it; rev, count, mark
@@ -56,7 +56,7 @@ const (
 )
 
 // The layout of a key: tag 16 ‖ table 1 ‖ group 0 or 12 ‖ MAC 0 or 16 ‖ number
-// 0 or 8, big-endian. A value is nonce 24 ‖ ciphertext ‖ 16.
+// 0 or 8, big-endian. A value is nonce 17 or more ‖ ciphertext ‖ 16.
 const (
 	tagSize   = 16
 	groupSize = 12 // what rows listed together share
@@ -92,13 +92,23 @@ func newVault(id, dek [32]byte) *vault {
 // errRow: the engine found a value in order that is not what was sealed there.
 var errRow = fmt.Errorf("open row: %w", ErrDamaged)
 
+// nonceShared is how many bytes of their nonces the rows of a commit share. The
+// other eight count, and are stored as a varint.
+const nonceShared = 16
+
 // open gives the plaintext of the value stored at key.
 func (v *vault) open(key, value []byte) ([]byte, error) {
-	const n = chacha20poly1305.NonceSizeX
-	if len(value) < n+chacha20poly1305.Overhead {
+	if len(value) < nonceShared {
 		return nil, errRow
 	}
-	plain, err := v.aead.Open(nil, value[:n], value[n:], key)
+	count, n := binary.Uvarint(value[nonceShared:])
+	if n <= 0 {
+		return nil, errRow
+	}
+	var nonce [chacha20poly1305.NonceSizeX]byte
+	copy(nonce[:], value[:nonceShared])
+	binary.BigEndian.PutUint64(nonce[nonceShared:], count)
+	plain, err := v.aead.Open(nil, nonce[:], value[nonceShared+n:], key)
 	if err != nil {
 		return nil, errRow
 	}
@@ -230,13 +240,14 @@ type rows struct {
 	*blinder
 	batch *batch
 	aead  cipher.AEAD
-	nonce [chacha20poly1305.NonceSizeX]byte
+	nonce [nonceShared]byte
+	count uint64
 }
 
 func (v *vault) rows() (*rows, error) {
 	r := &rows{v: v, blinder: v.blinder(), batch: newBatch()}
-	rand.Read(r.nonce[:16])
-	sub, err := chacha20.HChaCha20(v.enc[:], r.nonce[:16])
+	rand.Read(r.nonce[:])
+	sub, err := chacha20.HChaCha20(v.enc[:], r.nonce[:])
 	if err != nil {
 		return nil, err
 	}
@@ -254,12 +265,10 @@ func (r *rows) free() {
 
 // put seals plain at key.
 func (r *rows) put(key, plain []byte) {
-	const n = chacha20poly1305.NonceSizeX
-	count := binary.BigEndian.Uint64(r.nonce[16:]) + 1
-	binary.BigEndian.PutUint64(r.nonce[16:], count)
+	r.count++
 	var short [chacha20poly1305.NonceSize]byte
-	copy(short[4:], r.nonce[16:])
-	r.value = append(r.value[:0], r.nonce[:]...)
-	r.value = r.aead.Seal(r.value[:n], short[:], plain, key)
+	binary.BigEndian.PutUint64(short[4:], r.count)
+	r.value = binary.AppendUvarint(append(r.value[:0], r.nonce[:]...), r.count)
+	r.value = r.aead.Seal(r.value, short[:], plain, key)
 	r.batch.Put(key, r.value)
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -38,14 +39,18 @@ func TestLayoutOfARow(t *testing.T) {
 	seen := map[string]bool{}
 	for i := range 3 {
 		w.put(got, fmt.Append(nil, "plain ", i))
-		plain, err := aead.Open(nil, w.value[:24], w.value[24:], got)
+		count, n := binary.Uvarint(w.value[16:])
+		nonce := binary.BigEndian.AppendUint64(bytes.Clone(w.value[:16]), count)
+		plain, err := aead.Open(nil, nonce, w.value[16+n:], got)
 		if err != nil || string(plain) != fmt.Sprint("plain ", i) {
 			t.Fatalf("%q, %v", plain, err)
 		}
-		if seen[string(w.value[:24])] {
+		if seen[string(nonce)] {
 			t.Error("a nonce came twice")
 		}
-		seen[string(w.value[:24])] = true
+		seen[string(nonce)] = true
+		opened, err := w.v.open(got, w.value)
+		equal(t, "opened", []any{opened, err}, []any{plain, nil})
 	}
 }
 
