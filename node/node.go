@@ -280,15 +280,18 @@ func (n *Node) start(a *actor) error {
 		n.topics[id] = a
 	}
 	n.mu.Unlock()
-	go a.run(ctx)
 	topic, err := n.mesh.Join(a.current().id, &heads{a: a, e: a.current()}, n.gossiped(a), n.peerJoined(a))
+	if err == nil {
+		n.mu.Lock()
+		r.topic = topic
+		n.mu.Unlock()
+	}
+	go a.run(ctx) // what it owes to gossip, it can say now
 	switch {
 	case errors.Is(err, gossip.ErrTooManyTopics):
 		n.log.Warn("too many live topics: this space is kept by reconciliation alone", "space", fingerprint(a.sid))
 	case err != nil:
 		return err
-	default:
-		r.topic = topic
 	}
 	n.redial.poke()
 	return nil
