@@ -15,6 +15,7 @@ import (
 	"github.com/kithnet/kith/internal/store/storetest"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/identity"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -110,11 +111,11 @@ func TestPowerCuts(t *testing.T) {
 		t.Fatalf("only %d cuts", len(cuts))
 	}
 	c.rng.Shuffle(len(cuts), func(i, j int) { cuts[i], cuts[j] = cuts[j], cuts[i] })
-	chains := headsOf(peer)
+	chains, own := headsOf(peer), devicesOf(t, peer)
 	for i, cut := range cuts[:min(len(cuts), 64)] {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			n := boot(t, home, onDisk(cut.disk))
-			cut.check(t, n, id)
+			cut.check(t, n, id, own)
 			fresh(t, n, id, chains)
 			if i%4 == 0 {
 				if _, err := n.Connect(t.Context(), fullAddrs(b.host)[0]); err != nil {
@@ -156,7 +157,8 @@ func (c *cutter) write(t *testing.T, n *Node, id space.ID) {
 	}
 }
 
-func (at cut) check(t *testing.T, n *Node, id space.ID) {
+// check tests a node on what the cut left; own names the devices of chains.
+func (at cut) check(t *testing.T, n *Node, id space.ID, own map[envelope.ChainID]identity.DeviceID) {
 	t.Helper()
 	for key, text := range at.acked {
 		got := textOf(t, n, id, key)
@@ -180,13 +182,8 @@ func (at cut) check(t *testing.T, n *Node, id space.ID) {
 		t.Fatal(err)
 	}
 	have := headsOf(a)
-	a.mu.RLock()
-	defer a.mu.RUnlock()
 	for chain, seq := range at.heads {
-		if own := a.chains[chain]; own == nil || own.device != a.self.device.ID() {
-			continue // of the other member: it comes again
-		}
-		if have[chain] < seq {
+		if own[chain] == n.self.device.ID() && (have[chain] < seq || have[chain] == 0) {
 			t.Errorf("chain %v was published up to %d and is here up to %d", chain, seq, have[chain])
 		}
 	}
@@ -202,21 +199,39 @@ func fresh(t *testing.T, n *Node, id space.ID, seen map[envelope.ChainID]uint64)
 	if _, err := putAll(n, id, "after the cut", "after"); err != nil {
 		t.Fatal(err)
 	}
-	m := &whichChain{reply: make(chan envelope.ChainID, 1)}
-	chain, err := ask(t.Context(), a, m, m.reply)
-	if err != nil {
-		t.Fatal(err)
-	}
+	chain := inside(t, a, func() envelope.ChainID { return a.writer.Chain() })
 	if _, again := seen[chain]; again {
 		t.Errorf("chain %v exists already", chain)
 	}
 	seen[chain] = 0
 }
 
-// whichChain asks an actor for the chain it writes.
-type whichChain struct{ reply chan envelope.ChainID }
+// inside asks an actor for something that its goroutine alone may look at.
+func inside[T any](t *testing.T, a *actor, f func() T) T {
+	t.Helper()
+	reply := make(chan T, 1)
+	v, err := ask(t.Context(), a, look(func() { reply <- f() }), reply)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
 
-func (m *whichChain) handle(a *actor) { m.reply <- a.writer.Chain() }
+type look func()
+
+func (f look) handle(*actor) { f() }
+
+// devicesOf are the devices that write the chains of a space.
+func devicesOf(t *testing.T, a *actor) map[envelope.ChainID]identity.DeviceID {
+	t.Helper()
+	return inside(t, a, func() map[envelope.ChainID]identity.DeviceID {
+		devices := map[envelope.ChainID]identity.DeviceID{}
+		for id, ch := range a.chains {
+			devices[id] = ch.device
+		}
+		return devices
+	})
+}
 
 func textOf(t *testing.T, n *Node, id space.ID, key string) string {
 	t.Helper()
