@@ -184,7 +184,7 @@ func (at cut) check(t *testing.T, n *Node, id space.ID, own map[envelope.ChainID
 	have := headsOf(a)
 	for chain, seq := range at.heads {
 		if own[chain] == n.self.device.ID() && (have[chain] < seq || have[chain] == 0) {
-			t.Errorf("chain %v was published up to %d and is here up to %d", chain, seq, have[chain])
+			t.Errorf("chain %.4x was published up to %d and is here up to %d", chain, seq, have[chain])
 		}
 	}
 }
@@ -201,7 +201,7 @@ func fresh(t *testing.T, n *Node, id space.ID, seen map[envelope.ChainID]uint64)
 	}
 	chain := inside(t, a, func() envelope.ChainID { return a.writer.Chain() })
 	if _, again := seen[chain]; again {
-		t.Errorf("chain %v exists already", chain)
+		t.Errorf("chain %.4x exists already", chain)
 	}
 	seen[chain] = 0
 }
