@@ -2,12 +2,17 @@ package store
 
 import (
 	"crypto/rand"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
+
+	"github.com/kithnet/kith/space/envelope"
 )
 
 // openBare opens goleveldb alone, with the settings of the store.
@@ -57,6 +62,42 @@ func BenchmarkReceive(b *testing.B) {
 	b.ReportMetric(ours.Seconds()/theirs.Seconds(), "ratio")
 }
 
+// ownWriter makes the batches of a node's own writes of one record each, of the
+// sizes they have there.
+type ownWriter struct {
+	c     *chainMaker
+	a     *author
+	topic TopicRow
+}
+
+func newOwnWriter(t testing.TB) *ownWriter {
+	w := &ownWriter{c: newChain(t, 1, 2), a: newAuthor(t, testAuthor)}
+	w.c.size = envelope.PaddedSize(330) // an entry of such a record
+	w.topic.ID = w.c.topic
+	return w
+}
+
+func (w *ownWriter) next(i int) *Batch {
+	b := &Batch{Run: w.c.next(1), Topic: &w.topic}
+	fold(&w.topic, b.Run.Envs)
+	w.a.write(b, i, 1, strings.Repeat("x", 220))
+	b.Outbox = []OutboxRow{{uint64(i), make([]byte, 75)}}
+	if i > 0 {
+		b.OutboxDone = []uint64{uint64(i - 1)}
+	}
+	b.Applied = []AppliedRow{{Topic: w.c.topic, Chain: w.c.chain.ID, Seq: w.c.chain.Head.Seq, State: make([]byte, 18)}}
+	return b
+}
+
+// written is how many bytes of its write buffer e used since it had used before. It
+// is too little if the log was changed meanwhile.
+func written(e *engine, before int) int {
+	if e.fill < before {
+		return e.fill
+	}
+	return e.fill - before
+}
+
 // BenchmarkOwn commits single own entries, synced, and between them puts 300
 // bytes into a bare goleveldb, synced.
 func BenchmarkOwn(b *testing.B) {
@@ -64,19 +105,16 @@ func BenchmarkOwn(b *testing.B) {
 	defer closeStore(b, s)
 	sp := s.Space([32]byte{1}, [32]byte{2})
 	bare := openBare(b)
-	c, a := newChain(b, 1, 2), newAuthor(b, testAuthor)
-	topic := TopicRow{ID: c.topic}
+	w := newOwnWriter(b)
 	key, value := make([]byte, 41), make([]byte, 300)
 	var ours, theirs time.Duration
+	size := 0
 	for i := range b.N {
-		batch := &Batch{Run: c.next(1), Topic: &topic}
-		fold(&topic, batch.Run.Envs)
-		a.write(batch, i, 1, "a note")
-		batch.Outbox = []OutboxRow{{uint64(i), batch.Run.Envs[0].Bytes()}}
-		batch.Applied = []AppliedRow{{Topic: c.topic, Chain: c.chain.ID, Seq: c.chain.Head.Seq}}
+		batch, before := w.next(i), s.engine.fill
 		start := time.Now()
 		commit(b, sp, Own, batch)
 		ours += time.Since(start)
+		size += written(s.engine, before)
 
 		rand.Read(key)
 		rand.Read(value)
@@ -86,9 +124,30 @@ func BenchmarkOwn(b *testing.B) {
 		}
 		theirs += time.Since(start)
 	}
+	b.ReportMetric(float64(size)/float64(b.N), "bytes/commit")
 	b.ReportMetric(float64(b.N)/ours.Seconds(), "commits/s")
 	b.ReportMetric(float64(b.N)/theirs.Seconds(), "bare-puts/s")
 	b.ReportMetric(ours.Seconds()/theirs.Seconds(), "ratio")
+}
+
+// A record that a node writes costs few bytes of log: they cost time, and later
+// table writes and wear.
+func TestOwnCommitIsSmall(t *testing.T) {
+	const n, most = 4 * foldMost, 2 << 10
+	dir := filepath.Join(t.TempDir(), "store")
+	s := openDisk(t, dir, Options{})
+	defer closeStore(t, s)
+	sp := s.Space([32]byte{1}, [32]byte{2})
+	w := newOwnWriter(t)
+	for i := range n {
+		commit(t, sp, Derived, w.next(i))
+	}
+	logs := must[[]string](t)(filepath.Glob(filepath.Join(dir, dbDir, "*.log")))
+	equal(t, "logs", len(logs), 1)
+	info := must[fs.FileInfo](t)(os.Stat(logs[0]))
+	if got := info.Size() / n; got > most {
+		t.Errorf("%d bytes a commit, not %d at most", got, most)
+	}
 }
 
 // BenchmarkLoad reads the records of an author, as a node does when it starts.

@@ -20,6 +20,10 @@
 // key of the row as associated data. A thief of the directory learns how many
 // rows each table of each space has, their sizes and those numbers.
 //
+// The 2 KiB set hashes of topics and repos are not written with every commit:
+// reading one adds the envelopes or ops that were committed since. That those
+// are not there to the last is damage, never another state.
+//
 // Layout of the directory: FORMAT (version and key check), LOCK, db/ (the
 // engine's), and at times REPAIR (damage was met) and AUDIT (damage was
 // repaired). A damaged db/ is copied to DIR.damaged-<n> before it is repaired;

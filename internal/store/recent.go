@@ -113,9 +113,6 @@ func (m *recent) forget(b *Batch) {
 	for i := range b.Repos {
 		delete(m.repos, b.Repos[i].Author)
 	}
-	for i := range b.Ops {
-		delete(m.repos, b.Ops[i].Author)
-	}
 }
 
 // forgetAll is for rows that are changed other than by a commit. No commit may
@@ -188,16 +185,6 @@ func (m *recent) repo(b *Batch, r *RepoRow) (at tip, whole, stmt bool) {
 	return at, whole, stmt
 }
 
-// orphans forgets the repos whose oplog grows in a commit without them.
-func (m *recent) orphans(b *Batch) {
-	for i := range b.Ops {
-		author := b.Ops[i].Author
-		if m.repos[author] != nil && !slices.ContainsFunc(b.Repos, func(r RepoRow) bool { return r.Author == author }) {
-			delete(m.repos, author)
-		}
-	}
-}
-
 // leadsTo reports whether an author's pages make of a repo at t the one at next.
 func (t tip) leadsTo(next tip, pages []OpPage, author space.DID) bool {
 	for i := range pages {
@@ -213,7 +200,7 @@ func (t tip) leadsTo(next tip, pages []OpPage, author space.DID) bool {
 			t.count = p.Rows[j].recount(t.count)
 		}
 	}
-	return t.ops == next.ops && t.count == next.count && t.rev <= next.rev
+	return t.ops == next.ops && t.count == next.count
 }
 
 // recount is the number of records after the op.

@@ -157,7 +157,6 @@ func (w *rows) content(b *Batch, m *recent) {
 	for i := range b.Repos {
 		w.repo(b, &b.Repos[i], m)
 	}
-	m.orphans(b)
 	for i := range b.Ops {
 		p := &b.Ops[i]
 		if len(p.Rows) == 0 {
