@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -262,7 +263,12 @@ func watch(t *testing.T, w *watched, home string, f func()) []moment {
 	var all []moment
 	w.set(func() {
 		m := moment{home: t.TempDir(), disk: w.disk.Clone(nil)}
-		if err := os.CopyFS(m.home, os.DirFS(home)); err != nil {
+		err := os.CopyFS(m.home, os.DirFS(home))
+		for errors.Is(err, fs.ErrNotExist) { // a key file was renamed under the copy
+			m.home = t.TempDir()
+			err = os.CopyFS(m.home, os.DirFS(home))
+		}
+		if err != nil {
 			t.Error(err)
 		}
 		found, _ := filepath.Glob(filepath.Join(m.home, keysDir, spaceKeyPrefix+"*"))
