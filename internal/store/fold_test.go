@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -210,11 +211,14 @@ func (g *traffic) fails(rt *rapid.T, f *storetest.Disk, s *Space) {
 // After a power cut the states are those of the last commit that survived.
 func TestStatesAfterPowerCuts(t *testing.T) {
 	f := storetest.NewDisk()
-	rng := rand.New(rand.NewPCG(3, 1))
+	rng, cutting := rand.New(rand.NewPCG(3, 1)), rand.New(rand.NewPCG(3, 2))
+	var mu sync.Mutex // guards cutting and cuts: the engine works beside us
 	var cuts []*storetest.Disk
 	f.OnOp = func() {
-		if rng.IntN(8) == 0 {
-			cuts = append(cuts, f.Clone(func(n int) int { return rng.IntN(n + 1) }))
+		mu.Lock()
+		defer mu.Unlock()
+		if cutting.IntN(8) == 0 {
+			cuts = append(cuts, f.Clone(func(n int) int { return cutting.IntN(n + 1) }))
 		}
 	}
 	st := openFaulty(t, f)
