@@ -96,6 +96,7 @@ type repo struct {
 	*space.Repo
 	ops  uint64           // rows of the local oplog
 	stmt *space.Statement // the author's last statement
+	sure attribution      // the worst of the author's chains
 }
 
 // message is what an actor's inbox carries; each kind is handled to its end

@@ -136,6 +136,9 @@ func (c *change) commit(class store.Class) error {
 	}
 	for ch, at := range c.applied {
 		ch.position = at
+		if r := a.repos[at.author]; r != nil {
+			r.sure = max(r.sure, at.attribution)
+		}
 	}
 	return nil
 }

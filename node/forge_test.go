@@ -218,3 +218,58 @@ func TestFutureEntryWaits(t *testing.T) {
 		t.Fatalf("a record from the future is readable: %v", err)
 	}
 }
+
+// TestAttribution: a member who was there when a chain began knows its author
+// by a tag; a chain in our own name that is not of our device is disputed.
+func TestAttribution(t *testing.T) {
+	a, b, id := pairOf(t)
+	onA, onB := actorOf(t, a, id), actorOf(t, b, id)
+	f := newForger(t, onB.current())
+	rev := space.NextTID(time.Now().UnixMicro(), 1, 0)
+	sure := func(n *Node, who space.DID) string {
+		repos, err := n.Repos(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range repos {
+			if r.DID == who {
+				return r.Attribution
+			}
+		}
+		return "none"
+	}
+	put := func(n *Node) {
+		rec, err := space.RecordFromJSON([]byte(`{"text":"mine"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Write(t.Context(), id, []xrpc.Write{{
+			Action: xrpc.ActionPut, Path: space.Path{Collection: "com.example.forum.post", Key: "mine"}, Value: rec,
+		}}, xrpc.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(b)
+	soon(t, "a knows b by a tag", func() error {
+		if got := sure(a, b.self.did); got != "verified" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	if got := sure(b, b.self.did); got != "verified" {
+		t.Errorf("b calls its own repo %s", got)
+	}
+	// The same hands, without tags and from a device that b does not know.
+	stranger := identity.DeviceID{1, 2, 3}
+	run := []envelope.Envelope{f.hello(t, b.self.c, stranger, onB.control().Head), f.entry(t, b.self.c, batch(t, rev, "own"))}
+	for _, x := range []*actor{onA, onB} {
+		if _, err := x.deliver(t.Context(), &runIn{topic: f.e.id, cert: &f.cert, run: run}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []*Node{a, b} {
+		if got := sure(n, b.self.did); got != "disputed" {
+			t.Errorf("a chain of an unknown device is %s", got)
+		}
+	}
+}

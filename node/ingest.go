@@ -128,10 +128,16 @@ type position struct {
 type attribution uint8
 
 const (
-	vouched  attribution = iota // by the issuer alone
-	verified                    // by a tag that only the author and we can make
-	disputed                    // the tag for us is wrong: the issuer may lie
+	unattributed attribution = iota // no hello read
+	verified                        // by a tag that only the author and we can make
+	vouched                         // by the issuer alone
+	disputed                        // the device or the tag is wrong: the issuer may lie
 )
+
+// String is the name in the API; of an author's chains the worst counts.
+func (a attribution) String() string {
+	return [...]string{"", "verified", "vouched", "disputed"}[min(a, disputed)]
+}
 
 // positionRecord is position in the store. C and device stand in Reader. Where
 // Author, C and Device are empty they are this node's own; where Reader is too,

@@ -139,6 +139,11 @@ func (a *actor) loadChains() error {
 			if ch.position, err = a.readPosition(row); err != nil {
 				return fmt.Errorf("read positions: %w", err)
 			}
+			a.mu.Lock()
+			if r := a.repos[ch.author]; r != nil {
+				r.sure = max(r.sure, ch.attribution)
+			}
+			a.mu.Unlock()
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ type Node struct {
 	redial   *redialer
 	mender   *mender
 	stats    stats
-	started  time.Time
+	api      net.Listener // nil without Config.HTTP
 
 	ctx    context.Context // done when the node stops
 	cancel context.CancelFunc
@@ -71,7 +72,7 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Log, started: time.Now(), spaces: map[[32]byte]*running{},
+		cfg: cfg, log: cfg.Log, spaces: map[[32]byte]*running{},
 		topics: map[envelope.TopicID]*actor{}, joins: map[[32]byte]*pendingJoin{},
 	}
 	if n.log == nil {
@@ -98,6 +99,9 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n.mender = &mender{store: n.store, every: mendEvery}
 	if n.people, err = loadPeople(n.store, n.self); err != nil {
+		return nil, err
+	}
+	if n.api, err = listenAPI(cfg.HTTP); err != nil {
 		return nil, err
 	}
 	listen := cfg.Listen
@@ -167,6 +171,9 @@ func (n *Node) connected(c network.Conn) {
 // the network and the store end.
 func (n *Node) Close() error {
 	n.cancel()
+	if n.api != nil {
+		n.api.Close() // an error means that the server closed it
+	}
 	if n.host != nil {
 		n.host.RemoveStreamHandler(syncProtocol)
 		n.host.RemoveStreamHandler(joinProtocol)

@@ -244,7 +244,7 @@ func (n *Node) Repos(_ context.Context, id space.ID) ([]xrpc.RepoInfo, error) {
 	var out []xrpc.RepoInfo
 	for did, r := range a.repos {
 		if r.Rev() != 0 {
-			out = append(out, xrpc.RepoInfo{DID: did, Rev: r.Rev(), Hash: r.Digest()})
+			out = append(out, xrpc.RepoInfo{DID: did, Rev: r.Rev(), Hash: r.Digest(), Attribution: r.sure.String()})
 		}
 	}
 	return out, nil

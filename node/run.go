@@ -25,6 +25,22 @@ type Ready struct {
 	Roles     []string  `json:"roles"`
 }
 
+// listenAPI binds the API's address before anything else of the network is up,
+// so that a taken port costs nothing. No address: no API.
+func listenAPI(addr string) (net.Listener, error) {
+	if addr == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; try --http 127.0.0.1:0", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for the API: %w", err)
+	}
+	return l, nil
+}
+
 // Run serves the API until ctx is done, then closes the node. ready is called
 // once, when requests are taken.
 func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
@@ -32,25 +48,17 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 		Ready: true, DID: n.self.did, PeerID: n.host.ID().String(), Listen: fullAddrs(n.host),
 		TokenFile: TokenFile(n.cfg.Home), Roles: []string{"member"},
 	}
-	if n.cfg.HTTP == "" {
+	if n.api == nil {
 		ready(r)
 		<-ctx.Done()
 		return n.Close()
 	}
-	l, err := net.Listen("tcp", n.cfg.HTTP)
-	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			err = fmt.Errorf("%w; try --http 127.0.0.1:0", err)
-		}
-		return errors.Join(fmt.Errorf("listen for the API: %w", err), n.Close())
-	}
-	r.HTTP = "http://" + l.Addr().String()
+	r.HTTP = "http://" + n.api.Addr().String()
 	token, err := readToken(n.cfg.Home)
 	if err == nil {
 		err = os.WriteFile(AddrFile(n.cfg.Home), []byte(r.HTTP+"\n"), 0o600)
 	}
 	if err != nil {
-		l.Close()
 		return errors.Join(err, n.Close())
 	}
 	defer os.Remove(filepath.Join(n.cfg.Home, addrFile))
@@ -59,7 +67,7 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 		Owner: n.self.did, Token: token, Origins: n.cfg.Origins, Version: n.cfg.Version, Healthy: n.healthy, Log: n.log,
 	}
 	ready(r)
-	return errors.Join(srv.Serve(ctx, l), n.Close())
+	return errors.Join(srv.Serve(ctx, n.api), n.Close())
 }
 
 // healthy says why the node cannot serve.

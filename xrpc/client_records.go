@@ -333,7 +333,7 @@ func (c *Client) Repos(ctx context.Context, id space.ID) ([]RepoInfo, error) {
 	}
 	var all []RepoInfo
 	for _, o := range out.Repos {
-		r := RepoInfo{DID: o.DID}
+		r := RepoInfo{DID: o.DID, Attribution: o.Attribution}
 		var err error
 		if r.Rev, err = revOf(o.Rev); err != nil {
 			return nil, err

@@ -393,7 +393,7 @@ func (f *fake) Repos(_ context.Context, id space.ID) ([]RepoInfo, error) {
 	}
 	var all []RepoInfo
 	for did, r := range s.repos {
-		all = append(all, RepoInfo{did, r.repo.Rev(), r.repo.Digest()})
+		all = append(all, RepoInfo{did, r.repo.Rev(), r.repo.Digest(), "vouched"})
 	}
 	return all, nil
 }

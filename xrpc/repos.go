@@ -242,9 +242,10 @@ func (c *call) opsAnswer(id space.ID, did space.DID, p OpsPage) (any, error) {
 }
 
 type repoObject struct {
-	DID  space.DID       `json:"did"`
-	Rev  string          `json:"rev"`
-	Hash json.RawMessage `json:"hash"`
+	DID         space.DID       `json:"did"`
+	Rev         string          `json:"rev"`
+	Hash        json.RawMessage `json:"hash"`
+	Attribution string          `json:"attribution,omitempty"`
 }
 
 type reposAnswer struct {
@@ -277,7 +278,7 @@ func listRepos(c *call) (any, error) {
 	}
 	out := reposAnswer{make([]repoObject, len(all)), next}
 	for i, r := range all {
-		out.Repos[i] = repoObject{r.DID, r.Rev.String(), c.d.bytesOf(r.Hash[:])}
+		out.Repos[i] = repoObject{r.DID, r.Rev.String(), c.d.bytesOf(r.Hash[:]), r.Attribution}
 	}
 	return out, nil
 }

@@ -207,6 +207,10 @@ type RepoInfo struct {
 	DID  space.DID
 	Rev  space.TID
 	Hash [32]byte
+	// Attribution says how sure the node is that the repo is the author's:
+	// "verified" by a key of the author's, "vouched" by the space's issuer, or
+	// "disputed": the issuer says so and the author's key does not.
+	Attribution string
 }
 
 // OpsQuery selects ops after both Since (a rev) and Cursor ("rev/idx", already
