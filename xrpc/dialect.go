@@ -18,17 +18,6 @@ const (
 	dialects = 2
 )
 
-// ParseDialect reads the uri_scheme setting: "ats" or "at".
-func ParseDialect(scheme string) (Dialect, error) {
-	switch scheme {
-	case "", "ats":
-		return HappyView, nil
-	case "at":
-		return ATProto, nil
-	}
-	return 0, faultf(errRequest, "uri scheme: %q is neither ats nor at", scheme)
-}
-
 // dialectOf is the dialect a space's name in the request stands for.
 func dialectOf(nsid, name string, setting Dialect) Dialect {
 	switch {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/kithnet/kith/space"
@@ -25,27 +23,9 @@ type memberObject struct {
 	AddedAt string    `json:"addedAt"`
 }
 
-// listMembers lists the roster by DID: all of it to HappyView's clients, who
-// know no pages, unless they ask for one.
+// listMembers lists the roster.
 func listMembers(c *call) (any, error) {
-	id, err := c.spaceID()
-	if err != nil {
-		return nil, err
-	}
-	standard := 100
-	if c.d == HappyView {
-		standard = 0
-	}
-	limit, err := c.limit(standard, 1000)
-	if err != nil {
-		return nil, err
-	}
-	all, err := c.s.Membership.Members(c.ctx(), id)
-	if err != nil {
-		return nil, err
-	}
-	all = slices.SortedFunc(slices.Values(all), func(a, b Member) int { return strings.Compare(string(a.DID), string(b.DID)) })
-	all, next, err := page(c, all, limit, func(m Member) string { return string(m.DID) })
+	all, next, err := pageByDID(c, c.s.Membership.Members, func(m Member) space.DID { return m.DID })
 	if err != nil {
 		return nil, err
 	}

@@ -1,8 +1,11 @@
 package xrpc
 
 import (
+	"cmp"
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"sort"
 	"strings"
 
@@ -32,6 +35,29 @@ func page[T any](c *call, all []T, limit int, key func(T) string) ([]T, string, 
 		return all, "", nil
 	}
 	return all[:limit], base64.RawURLEncoding.EncodeToString([]byte(key(all[limit-1]))), nil
+}
+
+// pageByDID answers lists of people: sorted by DID, all of it to HappyView's
+// clients, who know no pages, unless they ask for one.
+func pageByDID[T any](c *call, list func(context.Context, space.ID) ([]T, error), did func(T) space.DID) ([]T, string, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, "", err
+	}
+	standard := 100
+	if c.d == HappyView {
+		standard = 0
+	}
+	limit, err := c.limit(standard, 1000)
+	if err != nil {
+		return nil, "", err
+	}
+	all, err := list(c.ctx(), id)
+	if err != nil {
+		return nil, "", err
+	}
+	all = slices.SortedFunc(slices.Values(all), func(a, b T) int { return cmp.Compare(did(a), did(b)) })
+	return page(c, all, limit, func(t T) string { return string(did(t)) })
 }
 
 // cursor reads the cursor of a list that page cuts. Empty is none.

@@ -253,26 +253,9 @@ type reposAnswer struct {
 	Cursor string       `json:"cursor,omitempty"`
 }
 
-// listRepos lists the authors by DID; HappyView's clients know no pages.
+// listRepos lists the authors.
 func listRepos(c *call) (any, error) {
-	id, err := c.spaceID()
-	if err != nil {
-		return nil, err
-	}
-	standard := 100
-	if c.d == HappyView {
-		standard = 0
-	}
-	limit, err := c.limit(standard, 1000)
-	if err != nil {
-		return nil, err
-	}
-	all, err := c.s.Repos.Repos(c.ctx(), id)
-	if err != nil {
-		return nil, err
-	}
-	all = slices.SortedFunc(slices.Values(all), func(a, b RepoInfo) int { return strings.Compare(string(a.DID), string(b.DID)) })
-	all, next, err := page(c, all, limit, func(r RepoInfo) string { return string(r.DID) })
+	all, next, err := pageByDID(c, c.s.Repos.Repos, func(r RepoInfo) space.DID { return r.DID })
 	if err != nil {
 		return nil, err
 	}
