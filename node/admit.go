@@ -32,7 +32,8 @@ func (n *Node) serveJoin(s network.Stream) {
 	}
 }
 
-// admit checks a claim and answers it. Every refusal reads alike.
+// admit checks a claim and answers it. Every refusal reads alike; only whose
+// proofs were good is told to come later.
 func (n *Node) admit(ctx context.Context, rw io.ReadWriter) error {
 	var c claim
 	if err := readMsg(rw, maxClaim, &c); err != nil {

@@ -90,7 +90,7 @@ func firstEpoch(s *self, state *control.State, gk seal.GroupKey, iss seal.Issuer
 	}, nil
 }
 
-// memberClass is the quota class members write at: 100 envelopes a second.
+// memberClass is the quota class members write at: 1,000 envelopes a second.
 const memberClass = 2
 
 // certify gives the issuer's own device a writer key.

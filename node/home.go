@@ -28,7 +28,9 @@ import (
 //	identity.json   who this is, for people and scripts; nothing secret
 //	api.token       the owner's token for the HTTP API, mode 0600
 //	api.addr        where the API listens while the node runs
+//	listen.port     the port drawn for other nodes, see keptListen
 //	recovery-words  only after a first start without init; wiped by id words --confirm
+//	init.unfinished only while init runs, or after it was killed
 const (
 	keysDir      = "keys"
 	identityFile = "identity.json"

@@ -16,7 +16,7 @@ import (
 // stats counts what status shows. Leaves, safe for concurrent use.
 type stats struct {
 	Refused    atomic.Uint64 // entries and chains that members' rules refuse
-	Disputed   atomic.Uint64 // chains whose author denies them
+	Disputed   atomic.Uint64 // chains whose device or tag is not their author's
 	Unopened   atomic.Uint64 // spaces that did not open
 	Dropped    atomic.Uint64 // frames dropped because a space was busy
 	SyncDone   atomic.Uint64
