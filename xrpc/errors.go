@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/kithnet/kith/space"
@@ -181,10 +182,11 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Name, e.Message) }
 
-// Is maps the name back to the sentinels of this package and of space.
+// Is maps the name, and the status where a name stands in several rows, back to
+// the sentinels of this package and of space.
 func (e *Error) Is(target error) bool {
 	for i := range rows {
-		if rows[i].name == e.Name && errors.Is(rows[i].err, target) {
+		if rows[i].name == e.Name && slices.Contains(rows[i].status[:], e.Status) && errors.Is(rows[i].err, target) {
 			return true
 		}
 	}

@@ -126,7 +126,7 @@ func TestErrorsComeBack(t *testing.T) {
 				t.Errorf("%s in %s comes back as %v", name, dialect, e)
 			}
 			for other, err := range sentinels {
-				if rowOf(err).name != row.name && errors.Is(e, err) {
+				if o := rowOf(err); (o.name != row.name || o.status[d] != row.status[d]) && errors.Is(e, err) {
 					t.Errorf("%s comes back as %s too", name, other)
 				}
 			}

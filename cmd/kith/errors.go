@@ -73,6 +73,7 @@ var meanings = []meaning{
 	{xrpc.ErrStillWaiting, exitFailed, "StillWaiting", say("the node goes on asking while it runs: give the same command again later, with --wait 5m for more patience; whoever invited you must be online")},
 	{space.ErrUnsupported, exitFailed, "Unsupported", say("leave it out; a later version may bring it")},
 	{space.ErrNoKey, exitFailed, "KeyUnavailable", say("try again when another member of the space is connected")},
+	{space.ErrNoSpaceLeft, exitFailed, "DiskFull", say("make room on the node's disk; it takes up writing by itself, and reads go on")},
 	{space.ErrUnavailable, exitFailed, "NotAvailable", say("try again later; kith status shows the peers")},
 	{space.ErrSwap, exitFailed, "InvalidSwap", say("read the record again, then decide")},
 	{space.ErrTooLarge, exitFailed, "TooLarge", say("a record holds at most 1 MiB")},
