@@ -86,6 +86,9 @@ func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte) (ver
 	if err := n.checkKnown(a, who, c.Log); err != nil {
 		return verdict{}, err
 	}
+	if err := a.roomToWelcome(); err != nil {
+		return verdict{}, orLater(err)
+	}
 	st, err := a.admit(ctx, who, inv)
 	if err != nil {
 		return verdict{}, orLater(err)
@@ -189,19 +192,21 @@ func (a *actor) admit(ctx context.Context, who identity.State, inv *control.Invi
 // welcome seals what a member needs to take part.
 func (a *actor) welcome(st *control.State, m control.Member, who identity.State, c claim, nonce [32]byte) (verdict, error) {
 	e := a.current()
-	w := seal.Welcome{
-		Head: st.Head, IssuerPub: e.iss.Public(), IdentityLog: a.memberLogs(st)}
+	w := seal.Welcome{Head: st.Head, IssuerPub: e.iss.Public()}
 	own, others := a.out.addrs(a.sid)
 	w.Addrs = append(own, others...)
 	w.Addrs = w.Addrs[:min(len(w.Addrs), seal.MaxAddrs)]
+	room := welcomeRoom
 	for row, err := range a.store.Control() {
 		if err != nil {
 			return verdict{}, err
 		}
 		if row.Seq <= st.Head.Seq {
 			w.CtlLog = append(w.CtlLog, row.Raw)
+			room -= len(row.Raw)
 		}
 	}
+	w.IdentityLog = a.memberLogs(st, room)
 	if m.Level >= space.LevelWrite {
 		writer := ed25519.PublicKey(c.Writer)
 		w.Grant = e.iss.Grant(writer, memberClass, uint64(time.Now().Add(certLife).Unix()))
@@ -219,19 +224,18 @@ func (a *actor) welcome(st *control.State, m control.Member, who identity.State,
 
 // memberLogs are the identity logs of the members, as far as known: a
 // newcomer checks with them whose chains it reads. Above the size at which
-// chains carry tags nobody needs them.
-func (a *actor) memberLogs(st *control.State) [][]byte {
+// chains carry tags nobody needs them; beyond room they stay out.
+func (a *actor) memberLogs(st *control.State, room int) [][]byte {
 	if st.Len() > seal.MaxTags {
 		return nil
 	}
 	var out [][]byte
-	size := 0
 	for m := range st.Members() {
 		log := a.out.identityLog(m.C)
 		for _, e := range log {
-			size += len(e)
+			room -= len(e)
 		}
-		if size > maxWelcomeLogs {
+		if room < 0 {
 			break
 		}
 		out = append(out, log...)
@@ -239,5 +243,21 @@ func (a *actor) memberLogs(st *control.State) [][]byte {
 	return out
 }
 
-// maxWelcomeLogs leaves room in a welcome for the control log.
-const maxWelcomeLogs = 1 << 20
+// welcomeRoom is what a welcome holds of logs; the rest is for all else in it.
+const welcomeRoom = seal.MaxWelcome - 64<<10
+
+// roomToWelcome refuses to admit anybody whom the welcome could not be sent
+// to: a control log that long has to travel in another way.
+func (a *actor) roomToWelcome() error {
+	size := 0
+	for row, err := range a.store.Control() {
+		if err != nil {
+			return err
+		}
+		size += len(row.Raw)
+	}
+	if size > welcomeRoom {
+		return fmt.Errorf("admit to %s: a control log of %d bytes: %w", a.id, size, space.ErrTooLarge)
+	}
+	return nil
+}

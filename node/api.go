@@ -210,6 +210,11 @@ func (n *Node) warnings() []string {
 	if n.store.Recovered() {
 		w = append(w, "the store was damaged and repaired; a copy of it is in "+n.store.DamagedCopy())
 	}
+	for _, r := range n.all() {
+		if r.inDoubt() {
+			w = append(w, r.id.String()+" was repaired, and no other member's node has said yet that nothing is missing")
+		}
+	}
 	if err := n.store.Err(); err != nil {
 		w = append(w, "the store does not take writes: "+err.Error())
 	}

@@ -177,6 +177,9 @@ func (a *actor) stageControl(c *change, raw []byte) error {
 	if err != nil {
 		return err
 	}
+	if next.Epoch > 1 {
+		return fmt.Errorf("control entry %d opens epoch %d: %w", e.Seq, next.Epoch, space.ErrUnsupported)
+	}
 	c.ctl = next
 	c.batch.Control = append(c.batch.Control, store.ControlRow{Seq: e.Seq, Raw: raw})
 	return nil

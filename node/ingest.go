@@ -311,7 +311,11 @@ func (a *actor) attribute(h seal.Hello, m control.Member, ch *chain) attribution
 		return disputed
 	}
 	if h.C == a.self.c && h.Device == a.self.device.ID() {
-		return verified
+		// What we wrote ourselves is remembered and does not come this way. A
+		// copy of an older disk has forgotten it and cannot tell.
+		a.log.Warn("a chain in the name of this very device that it does not remember: a restored copy, or the issuer lies",
+			"chain", ch.id)
+		return vouched
 	}
 	me, ok := a.ctl.Member(a.self.c)
 	if !ok || !known || h.PUKGen != who.PUK.Gen {

@@ -95,7 +95,7 @@ func readMsg(r io.Reader, limit int, v any) error {
 }
 
 // errRefused is what a keeper that says no looks like from outside.
-var errRefused = fmt.Errorf("the space's node refused; it may be spent, expired or revoked, ask for a new one: %w", space.ErrInvite)
+var errRefused = fmt.Errorf("the space's node refused: a link may be spent, expired or revoked; ask for a new one: %w", space.ErrInvite)
 
 // askKeeper runs one attempt at one keeper: proves the claim and opens the
 // welcome. sign makes the proof.
@@ -161,27 +161,23 @@ func (j *joined) rosterHead(c identity.Commitment) ([32]byte, bool) {
 // that the log does not say: the space, that the link's head is in it, that
 // the keeper is its sequencer, the group key's commitment, and that we are in.
 func believe(s *self, w seal.Welcome, x seal.WelcomeContext, head *[32]byte, writer seal.WriterKey) (*joined, error) {
-	var st *control.State
-	var entries []*control.Entry
+	ck := w.Control().Bytes()
+	st, err := control.Replay(w.CtlLog, func(uint64) []byte { return ck })
+	if err != nil {
+		return nil, fmt.Errorf("welcome: %w", err)
+	}
 	seen := head == nil
-	for i, raw := range w.CtlLog {
+	var entries []*control.Entry
+	for _, raw := range w.CtlLog {
 		e, err := control.Parse(raw)
-		if err == nil && !e.InClear() {
-			err = e.Open(w.Control().Bytes())
-		} else if err == nil {
-			err = e.Open(nil)
-		}
-		if err == nil {
-			st, err = control.Apply(st, e)
-		}
 		if err != nil {
-			return nil, fmt.Errorf("welcome: control entry %d: %w", i, err)
+			return nil, fmt.Errorf("welcome: %w", err)
 		}
 		entries = append(entries, e)
 		seen = seen || e.Hash() == *head
 	}
 	switch {
-	case st == nil || st.SpaceID != x.SpaceID:
+	case st.SpaceID != x.SpaceID:
 		return nil, fmt.Errorf("welcome: another space: %w", space.ErrForged)
 	case !seen:
 		return nil, fmt.Errorf("welcome: the log does not contain the link's head: %w", space.ErrForged)
@@ -220,10 +216,13 @@ func believe(s *self, w seal.Welcome, x seal.WelcomeContext, head *[32]byte, wri
 // checks that the fetch key named beside it is the one of our keys.
 func issuerOf(st *control.State, entries []*control.Entry, keys seal.Keys) (ed25519.PublicKey, error) {
 	for _, e := range slices.Backward(entries) {
-		body, ok := e.Body().(control.Epoch)
-		if !ok {
+		if e.Kind != control.KindEpoch {
 			continue
 		}
+		if err := e.Open(keys.Control().Bytes()); err != nil {
+			return nil, fmt.Errorf("welcome: %w", err)
+		}
+		body := e.Body().(control.Epoch)
 		raw, err := seal.OpenInner(keys.Control(), st.SpaceID, body.N, body.Inner)
 		if err != nil {
 			return nil, fmt.Errorf("welcome: %w", err)

@@ -65,12 +65,19 @@ func (n *Node) keepJoining(link control.Link, p *pendingJoin) {
 		close(p.done)
 	}()
 	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		var last error // the first answer that more asking would not change
 		for _, keeper := range parsePeers(link.Addrs) {
 			p.joined, p.err = n.joinAt(n.ctx, keeper, &link)
-			if p.err == nil || final(p.err) {
+			if p.err == nil {
 				return
 			}
-			n.log.Info("join: no answer yet", "keeper", keeper.ID, "err", p.err)
+			if final(p.err) && last == nil {
+				last = p.err
+			}
+			n.log.Info("join: not admitted yet", "keeper", keeper.ID, "err", p.err)
+		}
+		if p.err = last; last != nil {
+			return
 		}
 		select {
 		case <-n.ctx.Done():

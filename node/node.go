@@ -511,7 +511,9 @@ func (n *Node) byTopic(id envelope.TopicID) (*actor, *epoch) {
 // byID finds a space by its address. An address names at most one live space
 // of a home.
 func (n *Node) byID(id space.ID) (*actor, error) {
-	for _, r := range n.all() {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	for _, r := range n.spaces {
 		if r.id == id {
 			return r.actor, nil
 		}

@@ -81,10 +81,10 @@ func (a *actor) writeGroup(group []*writeRequest) {
 			return
 		}
 	}
+	a.flushOutbox() // first: others have further to go than the caller
 	for i, m := range group {
 		m.reply <- replies[i]
 	}
-	a.flushOutbox()
 }
 
 func answer(group []*writeRequest, err error) {

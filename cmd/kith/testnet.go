@@ -71,7 +71,7 @@ type benchCmd struct {
 
 type benchPropagateCmd struct {
 	Entries int  `help:"How many writes. Standard: 200." default:"200" placeholder:"N"`
-	Pace    span `help:"Time between two writes. Standard: 50ms." default:"50ms" placeholder:"DUR"`
+	Pace    span `help:"Time between two writes. Standard: 100ms." default:"100ms" placeholder:"DUR"`
 }
 
 // Run measures propagation beside bare gossip.

@@ -298,10 +298,10 @@ func (s *Session) deliver(chain envelope.ChainID, m Envelopes) error {
 	switch {
 	case errors.Is(err, envelope.ErrDuplicate):
 		d, err = Delivered{Duplicate: n}, nil
-	case errors.Is(err, envelope.ErrFork), errors.Is(err, envelope.ErrCrowded):
+	case errors.Is(err, envelope.ErrFork):
 		d, err = Delivered{Refused: n}, nil
 		s.res.Forked++
-	case errors.As(err, &gap):
+	case errors.As(err, &gap), errors.Is(err, envelope.ErrCrowded):
 		d, err = Delivered{Refused: n}, nil
 	case byPeer(err):
 		return blame("run", err)

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	benchSamples = 200
-	benchPace    = 50 * time.Millisecond
+	benchSamples = 100
+	benchPace    = 100 * time.Millisecond
 	benchBlock   = 20 // samples of one side before the other's turn
 	benchWarmup  = 20 // of each side, not counted
 	benchTime    = 20 * time.Second
@@ -23,10 +23,11 @@ const (
 )
 
 // BenchPropagate measures how long a record takes from just before the HTTP
-// request that puts it at one node until the other node's answer to a
-// getRecord holds it in the right version, opened and verified. The reader
-// asks in a tight loop on a connection that is kept, so a figure includes
-// about half of one such request (row kith-poll).
+// request that puts it at one node until the other node answers a getRecord
+// with the right version, opened and verified. The reader asks in a tight loop
+// on a kept connection; the moment counted is the middle between its question
+// and the answer, so a figure is off by half a poll (row kith-poll) at most,
+// and includes on average half a poll of waiting for the next question.
 //
 // Beside it, in turns of 20 and at the same pace, runs a gossipsub with
 // nothing on it: this process publishes 256 bytes, a process of its own

@@ -19,7 +19,7 @@ import (
 // that put it.
 type sighting struct {
 	acked time.Duration // until the writer had its answer
-	seen  time.Duration // until the reader got it from its own node
+	seen  time.Duration // until the reader's own node had it to give
 	polls int           // how often the reader asked, the last time included
 }
 
@@ -63,8 +63,9 @@ func propagate(ctx context.Context, from, to *line, id space.ID, path space.Path
 func (s *sighting) watch(ctx context.Context, to *line, ask []byte, rec space.Record, start time.Time) error {
 	for {
 		s.polls++
+		asked := time.Since(start)
 		body, err := to.ask(ctx, ask)
-		at := time.Since(start)
+		at := (asked + time.Since(start)) / 2 // when the node looked, give or take half a poll
 		if err != nil {
 			return fmt.Errorf("%s reads: %w", to.name, err)
 		}
