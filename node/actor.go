@@ -39,13 +39,13 @@ type actor struct {
 	epochs map[envelope.TopicID]*epoch
 	now    *epoch // the newest epoch
 	repos  map[space.DID]*repo
-	syncs  map[peer.ID]xrpc.SyncPeer // the last equal digests, by peer
-	behind map[peer.ID]uint64        // entries a peer showed and we lack
-	broken error                     // the last failed commit; nil when well
-	doubt  bool                      // the store was repaired and no peer has said since that nothing is missing
+	syncs  map[peer.ID]xrpc.SyncPeer   // the last equal digests, by peer
+	ahead  map[envelope.ChainID]uint64 // how long chains are known to be, where we hold less
+	chains map[envelope.ChainID]*chain // what a chain holds beside its position is run's alone
+	broken error                       // the last failed commit; nil when well
+	doubt  bool                        // the store was repaired and no peer has said since that nothing is missing
 
 	// Owned by run's goroutine.
-	chains   map[envelope.ChainID]*chain
 	writer   *seal.Writer
 	unstated int       // own entries since the last statement
 	stmtDue  time.Time // zero: nothing to state

@@ -114,6 +114,9 @@ func (c *change) commit(class store.Class) error {
 	defer a.mu.Unlock()
 	for _, m := range c.moved {
 		m.epoch.topic.Commit(m.adv)
+		if a.ahead[m.adv.Chain.ID] <= m.adv.Chain.Length {
+			delete(a.ahead, m.adv.Chain.ID)
+		}
 	}
 	if len(c.moved) > 0 && a.checkDue.IsZero() {
 		a.checkDue = time.Now().Add(jitter(compareAfter))

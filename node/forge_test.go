@@ -217,6 +217,9 @@ func TestFutureEntryWaits(t *testing.T) {
 	if _, err := a.Record(t.Context(), id, b.self.did, space.Path{Collection: "com.example.forum.post", Key: "later"}); !errors.Is(err, space.ErrRecordNotFound) {
 		t.Fatalf("a record from the future is readable: %v", err)
 	}
+	if got := onA.status().Behind; got != 1 {
+		t.Errorf("behind %d entries, want the 1 that waits", got)
+	}
 }
 
 // TestAttribution: a member who was there when a chain began knows its author
@@ -271,5 +274,35 @@ func TestAttribution(t *testing.T) {
 		if got := sure(n, b.self.did); got != "disputed" {
 			t.Errorf("a chain of an unknown device is %s", got)
 		}
+	}
+}
+
+// TestBehind: an entry that arrives before the one it follows is known to be
+// missing something, and status says how much.
+func TestBehind(t *testing.T) {
+	a, b, id := pairOf(t)
+	onA, onB := actorOf(t, a, id), actorOf(t, b, id)
+	f := newForger(t, onB.current())
+	rev := space.NextTID(time.Now().UnixMicro(), 1, 0)
+	run := []envelope.Envelope{f.hello(t, b.self.c, b.self.device.ID(), onB.control().Head)}
+	for _, key := range []string{"one", "two", "three"} {
+		rev = space.NextTID(0, 1, rev)
+		run = append(run, f.entry(t, b.self.c, batch(t, rev, key)))
+	}
+	if _, err := onA.deliver(t.Context(), &runIn{topic: f.e.id, cert: &f.cert, run: run[:1]}); err != nil {
+		t.Fatal(err)
+	}
+	var gap envelope.ErrGap
+	if _, err := onA.deliver(t.Context(), &runIn{topic: f.e.id, run: run[3:]}); !errors.As(err, &gap) {
+		t.Fatalf("a gap gave %v", err)
+	}
+	if got := onA.status().Behind; got != 3 {
+		t.Errorf("behind %d, want 3: two missing and the one that waits for them", got)
+	}
+	if _, err := onA.deliver(t.Context(), &runIn{topic: f.e.id, run: run[1:3]}); err != nil {
+		t.Fatal(err)
+	}
+	if got := onA.status(); got.Behind != 0 || got.Records != 3 {
+		t.Errorf("behind %d with %d records after the gap closed", got.Behind, got.Records)
 	}
 }

@@ -63,6 +63,9 @@ func (a *actor) ingest(m *runIn) (accepted int, err error) {
 	}
 	adv, err := e.topic.Check(m.cert, m.run)
 	var gap envelope.ErrGap
+	if errors.As(err, &gap) {
+		a.sawAhead(m.run[len(m.run)-1])
+	}
 	if errors.As(err, &gap) || errors.Is(err, envelope.ErrUncertified) {
 		a.out.reconcile(a.sid, m.from)
 	}
@@ -91,6 +94,29 @@ func (a *actor) miss(from peer.ID) {
 	if !slices.Contains(a.missed, from) && len(a.missed) < maxMissed {
 		a.missed = append(a.missed, from)
 	}
+}
+
+// sawAhead notes that a chain is longer than what we hold of it.
+func (a *actor) sawAhead(last envelope.Envelope) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ahead[last.Chain()] = max(a.ahead[last.Chain()], last.Seq()+1)
+}
+
+// lag is how many entries this node knows of and cannot show yet: missing
+// from a chain, or accepted and waiting. mu is held.
+func (a *actor) lag() (n uint64) {
+	for _, e := range a.epochs {
+		for head := range e.topic.Chains() {
+			if ahead := a.ahead[head.ID]; ahead > head.Length {
+				n += ahead - head.Length
+			}
+			if ch := a.chains[head.ID]; ch != nil && ch.next < head.Length {
+				n += head.Length - ch.next
+			}
+		}
+	}
+	return n
 }
 
 // settle looks again at chains that waited for the control log to move.
@@ -200,7 +226,9 @@ func (a *actor) chainOf(e *epoch, head envelope.Chain) *chain {
 	ch := a.chains[head.ID]
 	if ch == nil {
 		ch = &chain{id: head.ID, cert: head.Cert, epoch: e}
+		a.mu.Lock()
 		a.chains[head.ID] = ch
+		a.mu.Unlock()
 	}
 	return ch
 }

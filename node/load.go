@@ -123,7 +123,9 @@ func (a *actor) loadTopic(id envelope.TopicID) (*envelope.Topic, error) {
 
 // loadChains restores how far each chain is materialised.
 func (a *actor) loadChains() error {
+	a.mu.Lock()
 	a.chains = map[envelope.ChainID]*chain{}
+	a.mu.Unlock()
 	for _, e := range a.epochs {
 		for head := range e.topic.Chains() {
 			a.chainOf(e, head)

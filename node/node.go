@@ -263,7 +263,7 @@ func (n *Node) newActor(rec spaceRecord) (*actor, error) {
 	a := &actor{
 		id: rec.ID, sid: [32]byte(rec.Space), name: rec.Name,
 		self: n.self, out: n, stats: &n.stats, inbox: make(chan message, inboxSize), ended: make(chan struct{}),
-		epochs: map[envelope.TopicID]*epoch{}, syncs: map[peer.ID]xrpc.SyncPeer{}, pairs: map[pairKey]seal.Pair{},
+		epochs: map[envelope.TopicID]*epoch{}, syncs: map[peer.ID]xrpc.SyncPeer{}, ahead: map[envelope.ChainID]uint64{}, pairs: map[pairKey]seal.Pair{},
 	}
 	a.log = n.log.With("space", fingerprint(a.sid))
 	a.store = n.store.Space(a.sid, [32]byte(rec.DEK))

@@ -80,9 +80,7 @@ func (a *actor) status() xrpc.SpaceStatus {
 		}
 	}
 	slices.SortFunc(s.InSyncWith, func(x, y xrpc.SyncPeer) int { return strings.Compare(x.PeerID, y.PeerID) })
-	for _, n := range a.behind {
-		s.Behind = max(s.Behind, n)
-	}
+	s.Behind = a.lag()
 	if a.broken != nil {
 		s.LastError = a.broken.Error()
 	}
