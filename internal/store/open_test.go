@@ -415,6 +415,11 @@ func copyStore(t *testing.T, from string) string {
 func TestDamage(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	want, c, envs := fillDisk(t, dir)
+	// A store closed while a log becomes a table has two logs, and the loss of
+	// the newer one cannot be told from a power cut. Opening settles it.
+	for len(must[[]string](t)(filepath.Glob(filepath.Join(dir, dbDir, "*.log")))) > 1 {
+		closeStore(t, openDisk(t, dir, Options{}))
+	}
 	files := must[[]string](t)(listFiles(filepath.Join(dir, dbDir)))
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, name := range files {
