@@ -15,7 +15,7 @@ import (
 
 const (
 	benchSamples = 100
-	benchPace    = 100 * time.Millisecond
+	benchPace    = 200 * time.Millisecond
 	benchBlock   = 20 // samples of one side before the other's turn
 	benchWarmup  = 20 // of each side, not counted
 	benchTime    = 20 * time.Second
