@@ -70,8 +70,8 @@ type benchCmd struct {
 }
 
 type benchPropagateCmd struct {
-	Entries int  `help:"How many writes. Standard: 100." default:"100" placeholder:"N"`
-	Pace    span `help:"Time between two writes. Standard: 200ms." default:"200ms" placeholder:"DUR"`
+	Entries int  `help:"How many writes. Standard: 200." default:"200" placeholder:"N"`
+	Pace    span `help:"Time between two writes. Standard: 50ms." default:"50ms" placeholder:"DUR"`
 }
 
 // Run measures propagation beside bare gossip.

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	benchSamples = 100
-	benchPace    = 200 * time.Millisecond
+	benchSamples = 200
+	benchPace    = 50 * time.Millisecond
 	benchBlock   = 20 // samples of one side before the other's turn
 	benchWarmup  = 20 // of each side, not counted
 	benchTime    = 20 * time.Second
