@@ -242,8 +242,8 @@ func (n *Node) peer(id peer.ID) xrpc.Peer {
 	return p
 }
 
-// Connect dials an address that ends in /p2p/PEERID and keeps it for the time
-// this node runs.
+// Connect dials an address that ends in /p2p/PEERID, once: a peer that turns
+// out to share a space is remembered, any other is not.
 func (n *Node) Connect(ctx context.Context, addr string) (xrpc.Peer, error) {
 	info, err := parsePeer(addr)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package space is the domain: what a space, a record and a repo are, which
 // writes are valid and what they change.
 //
-// It promises one encoding for each value (DRISL, decoded and re-encoded),
+// It promises one encoding for each value (DRISL, checked byte by byte),
 // identifiers that exist only in valid form, and a per-author set hash that is
 // updated with every applied op and with nothing else. It refuses floats,
 // second encodings, and anything over its caps.

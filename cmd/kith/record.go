@@ -73,15 +73,22 @@ type recordCreateCmd struct {
 
 // Run writes a record under a new key.
 func (c *recordCreateCmd) Run(a *app) error {
-	value, err := a.readRecord(c.JSON)
+	return a.write(c.Space, c.JSON, func(api *xrpc.Client, id space.ID, value space.Record) (xrpc.Written, error) {
+		return api.CreateRecord(a.ctx, id, space.Path{Collection: c.Collection}, value)
+	})
+}
+
+// write reads a record and the space it goes to, and answers what do wrote.
+func (a *app) write(name, json string, do func(*xrpc.Client, space.ID, space.Record) (xrpc.Written, error)) error {
+	value, err := a.readRecord(json)
 	if err != nil {
 		return err
 	}
-	api, id, err := a.open(c.Space)
+	api, id, err := a.open(name)
 	if err != nil {
 		return err
 	}
-	done, err := api.CreateRecord(a.ctx, id, space.Path{Collection: c.Collection}, value)
+	done, err := do(api, id, value)
 	return a.wrote(done, err)
 }
 
@@ -94,16 +101,9 @@ type recordPutCmd struct {
 
 // Run writes a record whether or not it exists.
 func (c *recordPutCmd) Run(a *app) error {
-	value, err := a.readRecord(c.JSON)
-	if err != nil {
-		return err
-	}
-	api, id, err := a.open(c.Space)
-	if err != nil {
-		return err
-	}
-	done, err := api.PutRecord(a.ctx, id, space.Path{Collection: c.Collection, Key: c.Rkey}, value, nil)
-	return a.wrote(done, err)
+	return a.write(c.Space, c.JSON, func(api *xrpc.Client, id space.ID, value space.Record) (xrpc.Written, error) {
+		return api.PutRecord(a.ctx, id, space.Path{Collection: c.Collection, Key: c.Rkey}, value, nil)
+	})
 }
 
 // wrote answers for one written record.
