@@ -122,16 +122,22 @@ func New(cfg Config) (_ *Node, err error) {
 	if err := n.loadPeers(); err != nil {
 		return nil, err
 	}
+	if !cfg.NoReconcile {
+		n.sched.start(n.ctx)
+	}
+	if err := n.openSpaces(); err != nil {
+		return nil, err
+	}
 	n.serve()
-	return n, n.openSpaces()
+	return n, nil
 }
 
-// serve takes streams and starts what runs beside the spaces.
+// serve takes streams and starts what runs beside the spaces. They are open: a
+// peer that asks for one is not told that it is unknown here.
 func (n *Node) serve() {
 	n.host.SetStreamHandler(joinProtocol, n.serveJoin)
 	if !n.cfg.NoReconcile {
 		n.host.SetStreamHandler(syncProtocol, n.serveSync)
-		n.sched.start(n.ctx)
 	}
 	n.host.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
 		n.wg.Go(func() { n.connected(c) })
