@@ -49,7 +49,7 @@ func found(s *self, id space.ID, name string, policy space.Policy, relays []stri
 	if err != nil {
 		return nil, err
 	}
-	epoch1, err := control.Build(state, control.KindEpoch, body, sign, 1, now.UnixMilli(), rand.Reader)
+	epoch1, err := control.Build(state, control.KindEpoch, body, sign, now.UnixMilli(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (a *actor) append(kind control.Kind, body func(*control.State) (any, error)
 	}
 	sk := a.self.device.Sig()
 	keys := control.BuildKeys{Proposer: sk, Sequencer: sk, CK: a.now.keys.Control().Bytes()}
-	e, err := control.Build(a.ctl, kind, b, keys, a.ctl.Epoch, time.Now().UnixMilli(), rand.Reader)
+	e, err := control.Build(a.ctl, kind, b, keys, time.Now().UnixMilli(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}

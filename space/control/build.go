@@ -21,20 +21,20 @@ type BuildKeys struct {
 
 // Build makes the entry that comes after s and returns it opened. It signs
 // nothing that Apply would refuse. body is the value that belongs to kind
-// (MemberAdd, Epoch, space.Policy, Invite); epochAfter is s.Epoch, and its N
-// for an epoch. rand gives the salt and, when sealed, the nonce.
-func Build(s *State, kind Kind, body any, keys BuildKeys, epochAfter uint64, timeMs int64, rand io.Reader) (*Entry, error) {
-	e, err := buildNext(s, kind, body, keys, epochAfter, timeMs, rand)
+// (MemberAdd, Epoch, space.Policy, Invite). rand gives the salt and, when
+// sealed, the nonce.
+func Build(s *State, kind Kind, body any, keys BuildKeys, timeMs int64, rand io.Reader) (*Entry, error) {
+	e, err := buildNext(s, kind, body, keys, timeMs, rand)
 	if err != nil {
 		return nil, fmt.Errorf("build control entry %d: %v: %w", s.Head.Seq+1, kind, err)
 	}
 	return e, nil
 }
 
-func buildNext(s *State, kind Kind, body any, keys BuildKeys, epochAfter uint64, timeMs int64, rand io.Reader) (*Entry, error) {
+func buildNext(s *State, kind Kind, body any, keys BuildKeys, timeMs int64, rand io.Reader) (*Entry, error) {
 	d := draft{
 		kind: kind, term: s.Head.Term, seq: s.Head.Seq + 1, spaceID: s.SpaceID,
-		prev: s.Head.Hash, base: s.Head.Hash, epoch: epochAfter, timeMs: timeMs,
+		prev: s.Head.Hash, base: s.Head.Hash, epoch: epochAfter(s.Epoch, body), timeMs: timeMs,
 	}
 	if err := keys.check(); err != nil {
 		return nil, err
@@ -46,6 +46,14 @@ func buildNext(s *State, kind Kind, body any, keys BuildKeys, epochAfter uint64,
 		_, err := s.transition(e)
 		return err
 	})
+}
+
+// epochAfter is the epoch in force once an entry with this body stands.
+func epochAfter(now uint64, body any) uint64 {
+	if x, ok := body.(Epoch); ok {
+		return x.N
+	}
+	return now
 }
 
 // BuildGenesis makes the first entry of a space and returns it opened. The

@@ -122,22 +122,20 @@ func TestBuildRefuses(t *testing.T) {
 		kind  Kind
 		body  any
 		keys  BuildKeys
-		epoch uint64
 		ms    int64
 		want  error
 	}{
-		{"slot taken", KindMemberAdd, MemberAdd{C: [32]byte{1}, DID: "did:web:x.example", Level: space.LevelRead}, l.keys, 1, l.now, space.ErrMalformed},
-		{"body of another kind", KindMemberAdd, testInvite("n"), l.keys, 1, l.now, space.ErrMalformed},
-		{"body by pointer", KindInvite, &Invite{}, l.keys, 1, l.now, space.ErrUnsupported},
-		{"no body", KindCheckpoint, nil, l.keys, 1, l.now, space.ErrUnsupported},
-		{"bad shape", KindInvite, Invite{}, l.keys, 1, l.now, space.ErrMalformed},
-		{"genesis", KindGenesis, genesisBody(o), l.keys, 0, l.now, space.ErrMalformed},
-		{"wrong epoch", KindInvite, testInvite("n"), l.keys, 2, l.now, space.ErrMalformed},
-		{"negative time", KindInvite, testInvite("n"), l.keys, 1, -1, space.ErrMalformed},
-		{"stranger proposes", KindInvite, testInvite("n"), stranger, 1, l.now, space.ErrForbidden},
-		{"stranger orders", KindInvite, testInvite("n"), usurper, 1, l.now, space.ErrForbidden},
-		{"no keys", KindInvite, testInvite("n"), BuildKeys{}, 1, l.now, space.ErrNoKey},
-		{"no control key", KindInvite, testInvite("n"), noCK, 1, l.now, space.ErrNoKey},
+		{"slot taken", KindMemberAdd, MemberAdd{C: [32]byte{1}, DID: "did:web:x.example", Level: space.LevelRead}, l.keys, l.now, space.ErrMalformed},
+		{"body of another kind", KindMemberAdd, testInvite("n"), l.keys, l.now, space.ErrMalformed},
+		{"body by pointer", KindInvite, &Invite{}, l.keys, l.now, space.ErrUnsupported},
+		{"no body", KindCheckpoint, nil, l.keys, l.now, space.ErrUnsupported},
+		{"bad shape", KindInvite, Invite{}, l.keys, l.now, space.ErrMalformed},
+		{"genesis", KindGenesis, genesisBody(o), l.keys, l.now, space.ErrMalformed},
+		{"negative time", KindInvite, testInvite("n"), l.keys, -1, space.ErrMalformed},
+		{"stranger proposes", KindInvite, testInvite("n"), stranger, l.now, space.ErrForbidden},
+		{"stranger orders", KindInvite, testInvite("n"), usurper, l.now, space.ErrForbidden},
+		{"no keys", KindInvite, testInvite("n"), BuildKeys{}, l.now, space.ErrNoKey},
+		{"no control key", KindInvite, testInvite("n"), noCK, l.now, space.ErrNoKey},
 		{"too large", KindEpoch, func() Epoch {
 			x := l.epoch()
 			x.Wraps = make([]Wrap, 300)
@@ -145,22 +143,22 @@ func TestBuildRefuses(t *testing.T) {
 				x.Wraps[i] = Wrap{Slot: uint32(i), Sealed: make([]byte, 1168)}
 			}
 			return x
-		}(), l.keys, 2, l.now, space.ErrTooLarge},
+		}(), l.keys, l.now, space.ErrTooLarge},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e, err := Build(l.s, tt.kind, tt.body, tt.keys, tt.epoch, tt.ms, fixed("b"))
+			e, err := Build(l.s, tt.kind, tt.body, tt.keys, tt.ms, fixed("b"))
 			if !errors.Is(err, tt.want) || e != nil {
 				t.Fatalf("got %v, want %v", err, tt.want)
 			}
 		})
 	}
 	for n := range int64(40) {
-		if _, err := Build(l.s, KindInvite, testInvite("n"), l.keys, 1, l.now, bytes.NewReader(make([]byte, n))); err == nil {
+		if _, err := Build(l.s, KindInvite, testInvite("n"), l.keys, l.now, bytes.NewReader(make([]byte, n))); err == nil {
 			t.Fatalf("built with %d random bytes", n)
 		}
 	}
-	if _, err := Build(l.s, KindInvite, testInvite("n"), l.keys, 1, l.now, iotest.ErrReader(errors.New("no entropy"))); err == nil {
+	if _, err := Build(l.s, KindInvite, testInvite("n"), l.keys, l.now, iotest.ErrReader(errors.New("no entropy"))); err == nil {
 		t.Fatal("built without randomness")
 	}
 }

@@ -186,11 +186,7 @@ func (l *log) apply(e *Entry) {
 func (l *log) build(kind Kind, body any) *Entry {
 	l.tb.Helper()
 	l.now += 1000
-	epoch := l.s.Epoch
-	if kind == KindEpoch {
-		epoch++
-	}
-	e, err := Build(l.s, kind, body, l.keys, epoch, l.now, l.rand)
+	e, err := Build(l.s, kind, body, l.keys, l.now, l.rand)
 	if err != nil {
 		l.tb.Fatal(err)
 	}
