@@ -39,4 +39,28 @@ var (
 	ErrNoSpaceLeft = errors.New("the disk is full")
 	// ErrUnavailable: cannot be done now; later it may.
 	ErrUnavailable = errors.New("not available now")
+	// ErrUnknownDID: no identity log of this DID is known here.
+	ErrUnknownDID = errors.New("nobody is known here by this DID")
+	// ErrMemberExists: who is to be added belongs to the roster already.
+	ErrMemberExists = errors.New("already a member of this space")
+	// ErrMemberNotFound: who is to be changed is not in the roster.
+	ErrMemberNotFound = errors.New("member not found in this space")
+	// ErrLastAuthority: the authority can be neither removed nor lowered, nor leave.
+	ErrLastAuthority = errors.New("a space keeps its authority")
+	// ErrInviteNotFound: no such invite, said only to whoever may list them.
+	ErrInviteNotFound = errors.New("invite not found")
+	// ErrRequestNotFound: nobody waits for an approval under this id.
+	ErrRequestNotFound = errors.New("request not found")
+	// ErrSpaceDeleted: its log ends with a tombstone.
+	ErrSpaceDeleted = errors.New("the space was deleted")
+	// ErrFrozen: the sequencer signed two entries for one place; the log takes no more.
+	ErrFrozen = errors.New("the space is frozen: its log forked")
+	// ErrNotSequencer: only the sequencer can commit this, and it does not answer.
+	ErrNotSequencer = errors.New("the sequencer does not answer")
+	// ErrDelegationCycle: the space would be a member of itself.
+	ErrDelegationCycle = errors.New("a space cannot be a member of itself")
+	// ErrDelegationDepth: more than eight spaces one within the other.
+	ErrDelegationDepth = errors.New("too many spaces within each other")
+	// ErrStaleDescriptor: a child space's descriptor that ran out or is older than the one known.
+	ErrStaleDescriptor = errors.New("the descriptor of the space is stale")
 )

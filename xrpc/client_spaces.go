@@ -135,7 +135,7 @@ func (c *Client) Members(ctx context.Context, id space.ID) ([]Member, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, Member{m.DID, level(m.Access), m.Via, m.Keeper, added})
+		all = append(all, Member{DID: m.DID, Level: level(m.Access), Via: m.Via, Keeper: m.Keeper, AddedMs: added})
 	}
 	return all, nil
 }

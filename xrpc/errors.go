@@ -18,6 +18,10 @@ var (
 	ErrCursor = errors.New("cursor was not issued by this node")
 	// ErrStillWaiting: a join was asked for but no keeper has answered yet.
 	ErrStillWaiting = errors.New("still waiting")
+	// ErrDeviceNotFound: no device of the owner's has this id.
+	ErrDeviceNotFound = errors.New("device not found")
+	// ErrLastDevice: the device that would be left alone, or is revoking itself.
+	ErrLastDevice = errors.New("the last device cannot be revoked")
 	// ErrUnreachable: no node answers at the client's base address.
 	ErrUnreachable = errors.New("node not reachable")
 )
@@ -123,12 +127,26 @@ var rows = []row{
 	{space.ErrForbidden, "Forbidden", [dialects]int{403, 403}, "", false},
 	{space.ErrUnsupported, "Unsupported", [dialects]int{400, 400}, "", false},
 	{space.ErrInvite, "InvalidInvite", [dialects]int{404, 400}, "Invalid invite token", true},
+	{space.ErrUnknownDID, "UnknownDid", [dialects]int{404, 400}, "Nobody is known here by this DID", false},
+	{space.ErrMemberExists, "MemberAlreadyExists", [dialects]int{409, 400}, "Member already exists in this space", false},
+	{space.ErrMemberNotFound, "MemberNotFound", [dialects]int{404, 400}, "Member not found in this space", false},
+	{space.ErrLastAuthority, "LastAuthority", [dialects]int{409, 400}, "The authority of a space stays a member with all rights", false},
+	{space.ErrInviteNotFound, "InviteNotFound", [dialects]int{404, 400}, "Invite not found", false},
+	{space.ErrRequestNotFound, "RequestNotFound", [dialects]int{404, 400}, "Nobody waits under this id", false},
+	{space.ErrSpaceDeleted, "SpaceDeleted", [dialects]int{404, 400}, "The space was deleted", false},
+	{space.ErrFrozen, "SpaceFrozen", [dialects]int{409, 400}, "", false},
+	{space.ErrNotSequencer, "SequencerUnavailable", [dialects]int{503, 503}, "", false},
+	{space.ErrDelegationCycle, "DelegationCycle", [dialects]int{409, 400}, "A space cannot be a member of itself, however indirectly", false},
+	{space.ErrDelegationDepth, "DelegationTooDeep", [dialects]int{400, 400}, "More than eight spaces one within the other", false},
+	{space.ErrStaleDescriptor, "StaleDescriptor", [dialects]int{409, 400}, "", false},
 	{space.ErrNoSpaceLeft, "NotEnoughResources", [dialects]int{507, 507}, "", false},
 	{space.ErrUnavailable, "NotEnoughResources", [dialects]int{503, 503}, "", false},
 	{ErrAmbiguous{}, "AmbiguousRepo", [dialects]int{409, 400}, "", false},
 	{ErrPetnameTaken, "NameTaken", [dialects]int{409, 400}, "This name is taken by another space of this home", false},
 	{ErrCursor, "InvalidCursor", [dialects]int{400, 400}, "cursor: send back a cursor as it was given, or none", false},
 	{ErrStillWaiting, "StillWaiting", [dialects]int{503, 503}, "", false},
+	{ErrDeviceNotFound, "DeviceNotFound", [dialects]int{404, 400}, "Device not found", false},
+	{ErrLastDevice, "LastDevice", [dialects]int{409, 400}, "", false},
 	{errRequest, "InvalidRequest", [dialects]int{400, 400}, "", false},
 	{errShape, "InvalidRequest", [dialects]int{422, 400}, "", false},
 	{errMedia, "UnsupportedMediaType", [dialects]int{415, 400}, "", false},

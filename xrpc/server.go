@@ -51,6 +51,16 @@ type Server struct {
 	Repos      Repos
 	Node       Node
 
+	Roster      Roster
+	Delegations Delegations
+	Invites     Invites
+	Approvals   Approvals
+	Keys        Keys
+	Keepers     Keepers
+	Admin       Admin
+	Exits       Exits
+	Devices     Devices
+
 	Owner   space.DID // writes go to this repo only
 	Token   string    // "" refuses every call but the health check
 	Origins []string  // "https://node.example": Host headers to answer beside loopback names

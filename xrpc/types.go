@@ -20,13 +20,10 @@ type Spaces interface {
 	Spaces(ctx context.Context) ([]SpaceInfo, error)
 }
 
-// Membership is who belongs to a space and how others come in.
+// Membership is the part of Roster and Invites that a node with one epoch has.
 type Membership interface {
-	// Members lists the roster, the authority included, in any order.
 	Members(ctx context.Context, id space.ID) ([]Member, error)
 	Invite(ctx context.Context, id space.ID, o InviteOptions) (Invite, error)
-	// Join waits for the key until ctx ends. Once it ended, the join goes on
-	// in the node; the error is then ErrStillWaiting or ctx's.
 	Join(ctx context.Context, link string) (Joined, error)
 }
 
@@ -72,6 +69,7 @@ type NewSpace struct {
 	Name   string          // local petname, unique per home; "": none
 	Policy space.Policy
 	Relays []string
+	OwnDID bool // a DID of its own, so that the authority can change
 }
 
 // SpaceInfo is a space as the owner sees it.
@@ -85,6 +83,8 @@ type SpaceInfo struct {
 	Name               string
 	Rev                space.TID // the newest rev of any repo; 0: nothing written yet
 	CreatedMs          int64     // unix milliseconds
+	UpdatedMs          int64     // of the log's newest entry, unix milliseconds; 0: as created
+	Deleted, Frozen    bool
 }
 
 // Member is one row of the roster.
@@ -94,6 +94,11 @@ type Member struct {
 	Via     string // how it came in, "" when it was added directly
 	Keeper  bool
 	AddedMs int64 // unix milliseconds
+
+	Caps      []Cap // of a keeper
+	Sequencer bool  // orders the log now
+	Authority bool
+	Public    bool // came by the public door
 }
 
 // InviteOptions limits an invite.
@@ -101,6 +106,7 @@ type InviteOptions struct {
 	Level     space.Level
 	MaxUses   uint32 // 0: unlimited
 	ExpiresMs uint64 // unix milliseconds; 0: never
+	Approval  bool   // somebody of the space must say yes to each newcomer
 }
 
 // Invite is a fresh invite. Link is a secret, shown once.
@@ -110,6 +116,7 @@ type Invite struct {
 	Level     space.Level
 	MaxUses   uint32
 	ExpiresMs uint64
+	Approval  bool
 }
 
 // Joined says what a join gave and who gave it.
@@ -269,6 +276,12 @@ type SpaceStatus struct {
 	Digest     string     `json:"digest"`
 	InSyncWith []SyncPeer `json:"inSyncWith"`
 	LastError  string     `json:"lastError,omitempty"`
+	Caps       []Cap      `json:"caps,omitempty"` // what this node may do as a keeper of the space
+	Sequencer  space.DID  `json:"sequencer,omitempty"`
+	Frozen     bool       `json:"frozen,omitempty"`
+	Deleted    bool       `json:"deleted,omitempty"`
+	Waiting    uint64     `json:"waiting,omitempty"`  // own writes that are not sealed yet
+	Requests   uint64     `json:"requests,omitempty"` // newcomers who wait for a yes
 }
 
 // SyncPeer says that a peer held the same digest at a time.
