@@ -83,10 +83,18 @@ func (w *Net) close() {
 // Add starts one more node.
 func (w *Net) Add(change ...func(*node.Config)) *Node {
 	w.t.Helper()
-	n := &Node{Home: w.t.TempDir(), net: w, ip: simnet.IntToPublicIPv4(len(w.nodes) + 1), change: change}
-	if _, _, err := node.Init(n.Home, nil); err != nil {
+	home := w.t.TempDir()
+	if _, _, err := node.Init(home, nil); err != nil {
 		w.t.Fatal(err)
 	}
+	return w.Open(home, change...)
+}
+
+// Open starts one more node on a home that exists. The n-th node of a Net has
+// the address that the n-th node of any other Net has.
+func (w *Net) Open(home string, change ...func(*node.Config)) *Node {
+	w.t.Helper()
+	n := &Node{Home: home, net: w, ip: simnet.IntToPublicIPv4(len(w.nodes) + 1), change: change}
 	w.nodes = append(w.nodes, n)
 	n.Start()
 	return n
