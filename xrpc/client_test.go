@@ -142,7 +142,7 @@ func TestClientAsksWhatItWasAsked(t *testing.T) {
 
 	o := InviteOptions{Level: space.LevelReadSelf, MaxUses: 3, ExpiresMs: 1_900_000_000_123}
 	inv, err := c.Invite(ctx, home, o)
-	same(t, "invite", inv, Invite{"00ff", "kith:j#secret", o.Level, o.MaxUses, o.ExpiresMs}, err)
+	same(t, "invite", inv, Invite{ID: "00ff", Link: "kith:j#secret", Level: o.Level, MaxUses: o.MaxUses, ExpiresMs: o.ExpiresMs}, err)
 	same(t, "options", f.asked, o)
 	inv, err = c.Invite(ctx, home, InviteOptions{Level: space.LevelWrite})
 	same(t, "open invite", inv, Invite{ID: "00ff", Link: "kith:j#secret", Level: space.LevelWrite}, err)

@@ -2,7 +2,6 @@ package xrpc
 
 import (
 	"context"
-	"slices"
 
 	"github.com/kithnet/kith/space"
 )
@@ -55,8 +54,9 @@ type Invites interface {
 	RevokeInvite(ctx context.Context, id space.ID, invite string) error
 	// Join waits for the key until ctx ends. Once it ended, the join goes on
 	// in the node; the error is then ErrStillWaiting or ctx's. A link that is
-	// unknown, spent, expired or revoked fails with space.ErrInvite alone;
-	// space.ErrMemberExists if the owner belongs to the space already.
+	// unknown, spent, expired or revoked fails with space.ErrInvite alone. An
+	// owner who belongs to the space already uses nothing up: Joined.Asked is
+	// "" then.
 	Join(ctx context.Context, link string) (Joined, error)
 }
 
@@ -197,48 +197,3 @@ type DeviceCode struct {
 	ExpiresMs int64  `json:"expiresMs"` // unix milliseconds
 }
 
-// PolicyPatch changes a policy: nil leaves a field as it is.
-type PolicyPatch struct {
-	Mint, ManagingApp        *string
-	AppAccess                *string
-	Allow                    *[]string
-	KeyPolicy, History       *string
-	Attribution              *string
-	PQ, SelfWrite            *bool
-	MaxEpochLagSeconds       *uint32
-	DisplayName, Description *string
-	Config                   *space.Record // replaces all of it
-}
-
-// Apply is p with the patch's fields. A mint other than managing-app drops the
-// managing app, open app access the list, unless the patch names them too.
-func (u PolicyPatch) Apply(p space.Policy) space.Policy {
-	if u.Mint != nil && *u.Mint != space.MintManaging {
-		p.ManagingApp = ""
-	}
-	if u.AppAccess != nil && *u.AppAccess == space.AccessOpen {
-		p.Allow = nil
-	}
-	set(&p.Mint, u.Mint)
-	set(&p.ManagingApp, u.ManagingApp)
-	set(&p.AppAccess, u.AppAccess)
-	if u.Allow != nil {
-		p.Allow = slices.Clone(*u.Allow)
-	}
-	set(&p.KeyPolicy, u.KeyPolicy)
-	set(&p.History, u.History)
-	set(&p.Attribution, u.Attribution)
-	set(&p.PQ, u.PQ)
-	set(&p.SelfWrite, u.SelfWrite)
-	set(&p.MaxEpochLagSeconds, u.MaxEpochLagSeconds)
-	set(&p.DisplayName, u.DisplayName)
-	set(&p.Description, u.Description)
-	set(&p.Config, u.Config)
-	return p
-}
-
-func set[T any](to *T, v *T) {
-	if v != nil {
-		*to = *v
-	}
-}
