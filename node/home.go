@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
@@ -64,12 +65,35 @@ type self struct {
 	did    space.DID
 	c      identity.Commitment
 	device identity.Device
-	puk    identity.PUK
 	didKey atcrypto.PrivateKey
-	log    [][]byte
-	state  identity.State
 	peer   crypto.PrivKey
 	clock  uint16 // the TID clock of this process
+
+	// mu guards what follows: devices come and go while the node runs.
+	mu    sync.RWMutex
+	puk   identity.PUK
+	log   [][]byte
+	state identity.State
+}
+
+// ownLog is the identity log, ownPUK the newest per-user key that this device
+// can open, ownState what the log says.
+func (s *self) ownLog() [][]byte {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.log
+}
+
+func (s *self) ownPUK() identity.PUK {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.puk
+}
+
+func (s *self) ownState() identity.State {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.state
 }
 
 // selfRecord is self in the key file.
