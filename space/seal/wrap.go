@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"crypto/ed25519"
 	"crypto/hpke"
 	"encoding/binary"
 	"fmt"
@@ -28,11 +29,13 @@ type WrapContext struct {
 }
 
 // info is "sp/v1/wrap" 0x00 ‖ space_id ‖ u64 epoch ‖ C ‖ u32 puk_gen.
-func (x WrapContext) info(gen uint32) []byte {
+func (x WrapContext) info(gen uint32) []byte { return x.message(space.LabelWrap, gen) }
+
+func (x WrapContext) message(l space.Label, gen uint32) []byte {
 	var n [12]byte
 	binary.BigEndian.PutUint64(n[:], x.Epoch)
 	binary.BigEndian.PutUint32(n[8:], gen)
-	return space.LabelWrap.Message(x.SpaceID[:], n[:8], x.C[:], n[8:])
+	return l.Message(x.SpaceID[:], n[:8], x.C[:], n[8:])
 }
 
 // Wrap seals an epoch's keys to a member's per-user key: 1,168 bytes for a group
@@ -66,6 +69,37 @@ func Unwrap(puk identity.PUK, ctx WrapContext, kid [32]byte, wrap []byte) (Keys,
 		return Keys{}, fmt.Errorf("unwrap: %w", err)
 	}
 	return keys, nil
+}
+
+// WrapIssuer seals an epoch's issuer to a keeper's per-user key: WrapSize bytes,
+// with "sp/v1/wrap/issuer" where Wrap has "sp/v1/wrap".
+func WrapIssuer(to identity.PUKPublic, ctx WrapContext, iss Issuer) ([]byte, error) {
+	b, err := sealTo(to, ctx.message(space.LabelWrapIssuer, to.Gen), iss.raw())
+	if err != nil {
+		return nil, fmt.Errorf("wrap issuer: %w", err)
+	}
+	return b, nil
+}
+
+// UnwrapIssuer is the inverse of WrapIssuer. issuerPub is what the epoch's entry
+// says the issuer is.
+func UnwrapIssuer(puk identity.PUK, ctx WrapContext, issuerPub ed25519.PublicKey, b []byte) (Issuer, error) {
+	if len(b) != WrapSize {
+		return Issuer{}, fmt.Errorf("unwrap issuer: %w: %d bytes", space.ErrMalformed, len(b))
+	}
+	seed, err := openWith(puk, ctx.message(space.LabelWrapIssuer, puk.Gen()), b)
+	if err != nil {
+		return Issuer{}, fmt.Errorf("unwrap issuer: %w", err)
+	}
+	defer clear(seed)
+	iss, err := UnmarshalIssuer(seed)
+	if err != nil {
+		return Issuer{}, fmt.Errorf("unwrap issuer: %w", err)
+	}
+	if !iss.Public().Equal(issuerPub) {
+		return Issuer{}, fmt.Errorf("unwrap issuer: %w: not the issuer of this epoch", space.ErrForged)
+	}
+	return iss, nil
 }
 
 func sealTo(to identity.PUKPublic, info, payload []byte) ([]byte, error) {
