@@ -10,8 +10,12 @@ import (
 	"github.com/kithnet/kith/space/identity"
 )
 
-// CredentialSize is the length of a marshalled Credential.
-const CredentialSize = envelope.GrantSize + ed25519.SignatureSize + KeySize
+// CredentialSize is the length of a marshalled Credential of a member, and
+// ViaCredentialSize of one that a child space sends.
+const (
+	CredentialSize    = envelope.GrantSize + ed25519.SignatureSize + KeySize
+	ViaCredentialSize = CredentialSize + 32
+)
 
 // Issuer is the key that certifies the writers of an epoch. It is random, held
 // by the sequencer and the keepers alone, and its hash is the topic id.
@@ -48,6 +52,12 @@ func (i Issuer) Vouch(writer ed25519.PublicKey, c identity.Commitment) [64]byte 
 	return [64]byte(space.Sign(i.key(), space.LabelVouch, writer, c[:]))
 }
 
+// VouchVia says, to members only, whose the writer key is, and that this author
+// is in no roster of the space but sent by the space child.
+func (i Issuer) VouchVia(writer ed25519.PublicKey, c identity.Commitment, child [32]byte) [64]byte {
+	return [64]byte(space.Sign(i.key(), space.LabelVouchVia, writer, c[:], child[:]))
+}
+
 // WriterKey is what the issuer certifies: one per device and epoch, kept sealed
 // on disk. It signs chain keys and nothing else.
 type WriterKey struct{ signer }
@@ -77,27 +87,40 @@ type Credential struct {
 	Grant   [envelope.GrantSize]byte
 	Voucher [64]byte
 	Writer  WriterKey
+	Via     [32]byte // the child space that sent its holder; zero for a member
 }
 
-// Marshal is grant ‖ voucher ‖ writer seed, 235 bytes, for the key file.
+// Marshal is grant ‖ voucher ‖ writer seed, 235 bytes, for the key file; behind
+// them the child space, if one sent the holder.
 func (c Credential) Marshal() []byte {
-	b := make([]byte, 0, CredentialSize)
+	b := make([]byte, 0, ViaCredentialSize)
 	b = append(b, c.Grant[:]...)
 	b = append(b, c.Voucher[:]...)
-	return append(b, c.Writer.raw()...)
+	b = append(b, c.Writer.raw()...)
+	if c.Via != ([32]byte{}) {
+		b = append(b, c.Via[:]...)
+	}
+	return b
 }
 
 // UnmarshalCredential is the inverse of Marshal.
 func UnmarshalCredential(b []byte) (Credential, error) {
-	if len(b) != CredentialSize {
+	if len(b) != CredentialSize && len(b) != ViaCredentialSize {
 		return Credential{}, fmt.Errorf("%w: credential is %d bytes", space.ErrMalformed, len(b))
 	}
 	rest := b[envelope.GrantSize:]
-	w, err := UnmarshalWriterKey(rest[64:])
+	w, err := UnmarshalWriterKey(rest[64 : 64+KeySize])
 	if err != nil {
 		return Credential{}, err
 	}
-	return Credential{Grant: [envelope.GrantSize]byte(b), Voucher: [64]byte(rest), Writer: w}, nil
+	c := Credential{Grant: [envelope.GrantSize]byte(b), Voucher: [64]byte(rest), Writer: w}
+	if len(b) == ViaCredentialSize {
+		c.Via = [32]byte(b[CredentialSize:])
+		if c.Via == ([32]byte{}) {
+			return Credential{}, fmt.Errorf("%w: credential by way of no space", space.ErrNotCanonical)
+		}
+	}
+	return c, nil
 }
 
 // certificate is the certificate of a chain, parsed and verified.
@@ -115,7 +138,7 @@ func (c Credential) Check(topic envelope.TopicID, holder identity.Commitment) er
 	// Any key that may be one serves as the chain here.
 	cert, err := c.certificate(topic, envelope.ChainID(c.Writer.Public()))
 	if err == nil {
-		err = checkVoucher(cert, holder, c.Voucher)
+		err = checkVoucher(cert, holder, c.Via, c.Voucher)
 	}
 	if err != nil {
 		return fmt.Errorf("check credential: %w", err)
@@ -132,8 +155,14 @@ func (c Credential) NotAfter() uint64 {
 	return cert.NotAfter
 }
 
-func checkVoucher(cert envelope.Certificate, c identity.Commitment, voucher [64]byte) error {
-	if !space.Verify(cert.Issuer, space.LabelVouch, voucher[:], cert.Writer, c[:]) {
+func checkVoucher(cert envelope.Certificate, c identity.Commitment, via [32]byte, voucher [64]byte) error {
+	ok := false
+	if via == ([32]byte{}) {
+		ok = space.Verify(cert.Issuer, space.LabelVouch, voucher[:], cert.Writer, c[:])
+	} else {
+		ok = space.Verify(cert.Issuer, space.LabelVouchVia, voucher[:], cert.Writer, c[:], via[:])
+	}
+	if !ok {
 		return fmt.Errorf("%w: the issuer does not vouch for this author", space.ErrForged)
 	}
 	return nil

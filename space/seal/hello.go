@@ -15,7 +15,9 @@ const (
 	MaxAddrSize   = 256
 	MaxLogEntries = 1000
 	MaxLogEntry   = 64 << 10
-	helloVersion  = 1
+
+	helloVersion    = 1
+	helloVersionVia = 2 // with the child space that sent the author
 )
 
 // Hello is the first body of a chain: whose it is and what its writer knew.
@@ -29,6 +31,9 @@ type Hello struct {
 	Addrs       []string   // where the writer listens
 	Tags        []Tag      // by rising slot
 	Voucher     [64]byte   // the issuer's word on whose the writer key is
+	// Via is the child space that sent the author, who is in no roster of the
+	// space; zero for a member. Its identity log is then whole.
+	Via [32]byte
 }
 
 // PrevChain is the head of an earlier chain of the same device.
@@ -73,38 +78,90 @@ type helloWire struct {
 	Vouch  [64]byte
 }
 
-// Encode is the DRISL array [ver, C, device, puk_gen, prev|null, ctl,
-// identity_log, addrs, tags, voucher].
+// helloViaWire is the second shape, for an author that a child space sends.
+type helloViaWire struct {
+	_      struct{} `cbor:",toarray"`
+	Ver    uint64
+	C      identity.Commitment
+	Device identity.DeviceID
+	PUKGen uint32
+	Prev   *PrevChain
+	Ctl    space.Head
+	Log    [][]byte
+	Addrs  []string
+	Tags   []Tag
+	Vouch  [64]byte
+	Via    [32]byte
+}
+
+// Encode is the DRISL array [1, C, device, puk_gen, prev|null, ctl,
+// identity_log, addrs, tags, voucher], or with Via [2, the same, via].
 func (h Hello) Encode() ([]byte, error) {
 	if err := h.check(); err != nil {
 		return nil, fmt.Errorf("encode hello: %w", err)
 	}
-	b, err := space.Marshal(helloWire{
-		Ver: helloVersion, C: h.C, Device: h.Device, PUKGen: h.PUKGen, Prev: h.PrevChain, Ctl: h.Ctl,
-		Log: orEmpty(h.IdentityLog), Addrs: orEmpty(h.Addrs), Tags: orEmpty(h.Tags), Vouch: h.Voucher,
-	})
+	w := helloViaWire{
+		Ver: helloVersionVia, C: h.C, Device: h.Device, PUKGen: h.PUKGen, Prev: h.PrevChain, Ctl: h.Ctl,
+		Log: orEmpty(h.IdentityLog), Addrs: orEmpty(h.Addrs), Tags: orEmpty(h.Tags), Vouch: h.Voucher, Via: h.Via,
+	}
+	var b []byte
+	var err error
+	if h.Via == ([32]byte{}) {
+		b, err = space.Marshal(w.plain())
+	} else {
+		b, err = space.Marshal(w)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode hello: %w", err)
 	}
 	return b, nil
 }
 
+func (w helloViaWire) plain() helloWire {
+	return helloWire{
+		Ver: helloVersion, C: w.C, Device: w.Device, PUKGen: w.PUKGen, Prev: w.Prev, Ctl: w.Ctl,
+		Log: w.Log, Addrs: w.Addrs, Tags: w.Tags, Vouch: w.Vouch,
+	}
+}
+
+// unmarshalHello reads either shape.
+func unmarshalHello(b []byte) (helloViaWire, error) {
+	var w helloViaWire
+	if err := space.Unmarshal(b, &w); err == nil {
+		switch {
+		case w.Ver != helloVersionVia:
+			return w, fmt.Errorf("%w: version %d", space.ErrUnsupported, w.Ver)
+		case w.Via == [32]byte{}:
+			return w, fmt.Errorf("%w: by way of no space", space.ErrNotCanonical)
+		}
+		return w, nil
+	}
+	var p helloWire
+	if err := space.Unmarshal(b, &p); err != nil {
+		return w, err
+	}
+	if p.Ver != helloVersion {
+		return w, fmt.Errorf("%w: version %d", space.ErrUnsupported, p.Ver)
+	}
+	return helloViaWire{
+		Ver: helloVersion, C: p.C, Device: p.Device, PUKGen: p.PUKGen, Prev: p.Prev, Ctl: p.Ctl,
+		Log: p.Log, Addrs: p.Addrs, Tags: p.Tags, Vouch: p.Vouch,
+	}, nil
+}
+
 // DecodeHello is the inverse of Encode. It does not decide whose the chain is:
 // that is CheckHello.
 func DecodeHello(b []byte) (Hello, error) {
-	var w helloWire
-	if err := space.Unmarshal(b, &w); err != nil {
-		return Hello{}, fmt.Errorf("decode hello: %w", err)
-	}
+	w, err := unmarshalHello(b)
 	switch {
-	case w.Ver != helloVersion:
-		return Hello{}, fmt.Errorf("decode hello: %w: version %d", space.ErrUnsupported, w.Ver)
+	case err != nil:
+		return Hello{}, fmt.Errorf("decode hello: %w", err)
 	case w.Log == nil || w.Addrs == nil || w.Tags == nil:
 		return Hello{}, fmt.Errorf("decode hello: %w: a list is null", space.ErrNotCanonical)
 	}
 	h := Hello{
 		C: w.C, Device: w.Device, PUKGen: w.PUKGen, PrevChain: w.Prev, Ctl: w.Ctl,
-		IdentityLog: orNil(w.Log), Addrs: orNil(w.Addrs), Tags: orNil(w.Tags), Voucher: w.Vouch,
+		IdentityLog: orNil(w.Log), Addrs: orNil(w.Addrs), Tags: orNil(w.Tags), Voucher: w.Vouch, Via: w.Via,
 	}
 	if err := h.check(); err != nil {
 		return Hello{}, fmt.Errorf("decode hello: %w", err)
@@ -131,11 +188,12 @@ func (h Hello) check() error {
 }
 
 // CheckHello is the one rule that decides whose entries a chain carries: the
-// issuer that certified the writer key vouches that it is h.C's. Every node
+// issuer that certified the writer key vouches that it is h.C's, sent by h.Via
+// if that names a space. Every node
 // judges alike; a member's own tag changes how sure it says it is, never this.
 // The certificate must have been verified for the chain.
 func CheckHello(h Hello, cert envelope.Certificate) error {
-	if err := checkVoucher(cert, h.C, h.Voucher); err != nil {
+	if err := checkVoucher(cert, h.C, h.Via, h.Voucher); err != nil {
 		return fmt.Errorf("check hello: %w", err)
 	}
 	return nil

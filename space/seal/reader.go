@@ -20,10 +20,13 @@ const (
 	authorForeign // the hello is not for this holder: only control bodies open
 )
 
-// A stored Reader: ver 1 ‖ author state ‖ u64 position ‖ C 32 ‖ device 32.
+// A stored Reader: ver 1 ‖ author state ‖ u64 position ‖ C 32 ‖ device 32; ver 2
+// has the child space that sent the author behind it.
 const (
-	readerVersion = 1
-	readerSize    = 1 + 1 + 8 + 32 + 32
+	readerVersion    = 1
+	readerVersionVia = 2
+	readerSize       = 1 + 1 + 8 + 32 + 32
+	readerSizeVia    = readerSize + 32
 )
 
 // greeting is the key a hello opened under, while its parts are coming in. Under
@@ -59,6 +62,7 @@ type Reader struct {
 	state  byte
 	author identity.Commitment
 	device identity.DeviceID
+	via    [32]byte
 
 	next  uint64 // the envelope wanted
 	start uint64 // first envelope of the body it belongs to
@@ -86,14 +90,20 @@ func RestoreReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate,
 	if err != nil {
 		return nil, fmt.Errorf("restore reader: %w", err)
 	}
-	if len(state) != readerSize || state[0] != readerVersion || state[1] > authorForeign {
+	plain := len(state) == readerSize && state[0] == readerVersion
+	sent := len(state) == readerSizeVia && state[0] == readerVersionVia
+	if !plain && !sent || state[1] > authorForeign {
 		return nil, fmt.Errorf("restore reader: %w: %d bytes of state", space.ErrMalformed, len(state))
+	}
+	if sent {
+		r.via = [32]byte(state[readerSize:])
 	}
 	r.start = binary.BigEndian.Uint64(state[2:])
 	r.next = r.start
 	r.state = state[1]
 	if (r.state == authorUnknown) != (r.start == 0) || r.start > envelope.MaxSeq ||
-		r.state != authorKnown && [64]byte(state[10:]) != [64]byte{} {
+		r.state != authorKnown && [64]byte(state[10:]) != [64]byte{} ||
+		sent && (r.state != authorKnown || r.via == [32]byte{}) {
 		return nil, fmt.Errorf("restore reader: %w: author state %d at %d", space.ErrMalformed, r.state, r.start)
 	}
 	switch {
@@ -101,7 +111,7 @@ func RestoreReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate,
 		r.state, r.start, r.next = authorUnknown, 0, 0
 	case r.state == authorKnown:
 		r.author = identity.Commitment(state[10:42])
-		r.device = identity.DeviceID(state[42:])
+		r.device = identity.DeviceID(state[42:readerSize])
 		if err := r.setAuthor(r.author); err != nil {
 			return nil, fmt.Errorf("restore reader: %w", err)
 		}
@@ -112,22 +122,32 @@ func RestoreReader(keys Keys, chain envelope.ChainID, cert envelope.Certificate,
 // MarshalBinary is the state to store in one batch with what the bodies up to
 // Position changed. It holds no secret key.
 func (r *Reader) MarshalBinary() ([]byte, error) {
-	return appendReaderState(r.state, r.start, r.author, r.device), nil
+	return appendReaderState(r.state, r.start, r.author, r.device, r.via), nil
 }
 
 // ReaderState is what MarshalBinary gives of a Reader that has read a chain of
 // c, written by device, up to next, its hello included: what a writer keeps of
 // its own chain, of which it may have to read back an end it lost.
 func ReaderState(c identity.Commitment, device identity.DeviceID, next uint64) []byte {
-	return appendReaderState(authorKnown, next, c, device)
+	return appendReaderState(authorKnown, next, c, device, [32]byte{})
 }
 
-func appendReaderState(state byte, start uint64, author identity.Commitment, device identity.DeviceID) []byte {
-	b := make([]byte, 0, readerSize)
+// ReaderStateVia is ReaderState of an author that the space via sent.
+func ReaderStateVia(c identity.Commitment, device identity.DeviceID, via [32]byte, next uint64) []byte {
+	return appendReaderState(authorKnown, next, c, device, via)
+}
+
+func appendReaderState(state byte, start uint64, author identity.Commitment, device identity.DeviceID, via [32]byte) []byte {
+	b := make([]byte, 0, readerSizeVia)
 	b = append(b, readerVersion, state)
 	b = binary.BigEndian.AppendUint64(b, start)
 	b = append(b, author[:]...)
-	return append(b, device[:]...)
+	b = append(b, device[:]...)
+	if via != ([32]byte{}) {
+		b[0] = readerVersionVia
+		b = append(b, via[:]...)
+	}
+	return b
 }
 
 // Position is the seq of the first envelope that is not part of a finished
@@ -142,6 +162,10 @@ func (r *Reader) Author() (identity.Commitment, bool) { return r.author, r.state
 
 // Device is the writing device, once the hello was read.
 func (r *Reader) Device() (identity.DeviceID, bool) { return r.device, r.state == authorKnown }
+
+// Via is the child space that sent the author; zero for a member, and before
+// the hello.
+func (r *Reader) Via() [32]byte { return r.via }
 
 // Hello is the hello, if this Reader, and not one it was restored from, read it.
 func (r *Reader) Hello() (Hello, bool) {
@@ -281,7 +305,7 @@ func (r *Reader) greeted(body []byte) error {
 	if err := r.setAuthor(h.C); err != nil {
 		return err
 	}
-	r.hello, r.author, r.device, r.state = h, h.C, h.Device, authorKnown
+	r.hello, r.author, r.device, r.via, r.state = h, h.C, h.Device, h.Via, authorKnown
 	r.greet = greeting{}
 	return nil
 }

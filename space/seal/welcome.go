@@ -17,13 +17,16 @@ const (
 	MaxControlLog  = 10_000
 	MaxControlSize = 320 << 10 // one entry: body at most 262,144
 	MaxRelays      = 16
-	welcomeVersion = 1
+	MaxPrior       = 10_000 // epochs before the welcome's
+
+	welcomeVersion      = 1
+	welcomeVersionPrior = 2 // with the keys of earlier epochs
 )
 
 // Welcome is what a keeper hands to a member that joins or comes back: the keys
 // of the epoch and what it needs to check and use them.
 type Welcome struct {
-	CtlLog      [][]byte          // raw control entries, from genesis
+	CtlLog      [][]byte          // raw control entries, from genesis or after one the newcomer holds
 	Head        space.Head        // the keeper's head of that log
 	IssuerPub   ed25519.PublicKey // names the topic
 	Addrs       []string          // where the keeper and others listen
@@ -31,8 +34,26 @@ type Welcome struct {
 	Grant       [envelope.GrantSize]byte // zero for a member that does not write
 	Voucher     [64]byte
 	IdentityLog [][]byte // identity log entries of members; each names its own
+	Prior       []Prior  // epochs before the welcome's, by rising epoch
 
 	keys Keys
+}
+
+// Prior is what a welcome gives of an epoch before its own. The links in the
+// log cannot stand in for it: the body that holds them is sealed under keys of
+// the very epoch they lead to.
+type Prior struct {
+	Epoch   uint64
+	Keys    Keys // zero: the content of the epoch is closed to the newcomer
+	Control ControlKey
+}
+
+// priorWire has the keys, or the control key alone, never both.
+type priorWire struct {
+	_       struct{} `cbor:",toarray"`
+	Epoch   uint64
+	Keys    []byte
+	Control []byte
 }
 
 // WelcomeContext is what a welcome is bound to. Both sides know it from the join
@@ -86,6 +107,36 @@ type welcomeWire struct {
 	IL      [][]byte
 }
 
+// welcomePriorWire is the second shape, with Prior behind the fields of the first.
+type welcomePriorWire struct {
+	_       struct{} `cbor:",toarray"`
+	Ver     uint64
+	Keys    []byte
+	CtlLog  [][]byte
+	Head    space.Head
+	Issuer  []byte
+	Addrs   []string
+	Relays  []string
+	Grant   []byte
+	Voucher []byte
+	IL      [][]byte
+	Prior   []priorWire
+}
+
+func (w welcomeWire) with(prior []priorWire) welcomePriorWire {
+	return welcomePriorWire{
+		Ver: welcomeVersionPrior, Keys: w.Keys, CtlLog: w.CtlLog, Head: w.Head, Issuer: w.Issuer, Addrs: w.Addrs,
+		Relays: w.Relays, Grant: w.Grant, Voucher: w.Voucher, IL: w.IL, Prior: prior,
+	}
+}
+
+func (w welcomePriorWire) split() (welcomeWire, []priorWire) {
+	return welcomeWire{
+		Ver: w.Ver, Keys: w.Keys, CtlLog: w.CtlLog, Head: w.Head, Issuer: w.Issuer, Addrs: w.Addrs,
+		Relays: w.Relays, Grant: w.Grant, Voucher: w.Voucher, IL: w.IL,
+	}, w.Prior
+}
+
 func (w Welcome) check() error {
 	if err := checkBlobs(w.CtlLog, MaxControlLog, MaxControlSize); err != nil {
 		return fmt.Errorf("control log: %w", err)
@@ -102,7 +153,44 @@ func (w Welcome) check() error {
 	if err := space.CheckPublicKey(w.IssuerPub); err != nil {
 		return fmt.Errorf("issuer: %w", err)
 	}
+	return w.checkPrior()
+}
+
+func (w Welcome) checkPrior() error {
+	if len(w.Prior) > MaxPrior {
+		return fmt.Errorf("earlier epochs: %w: %d", space.ErrTooLarge, len(w.Prior))
+	}
+	last := uint64(0)
+	for _, p := range w.Prior {
+		if p.Epoch <= last {
+			return fmt.Errorf("earlier epochs: %w: %d after %d", space.ErrNotCanonical, p.Epoch, last)
+		}
+		last = p.Epoch
+		if p.Keys.IsZero() && p.Control.IsZero() {
+			return fmt.Errorf("earlier epochs: %w: %d without a key", space.ErrMalformed, p.Epoch)
+		}
+	}
 	return nil
+}
+
+func (w Welcome) prior() []priorWire {
+	out := make([]priorWire, len(w.Prior))
+	for i, p := range w.Prior {
+		out[i] = priorWire{Epoch: p.Epoch, Keys: []byte{}, Control: []byte{}}
+		if p.Keys.IsZero() {
+			out[i].Control = p.Control.Marshal()
+		} else {
+			out[i].Keys = p.Keys.Marshal()
+		}
+	}
+	return out
+}
+
+func clearPrior(wire []priorWire) {
+	for _, p := range wire {
+		clear(p.Keys)
+		clear(p.Control)
+	}
 }
 
 func (w Welcome) encode() ([]byte, error) {
@@ -118,7 +206,7 @@ func (w Welcome) encode() ([]byte, error) {
 	if w.Grant != ([envelope.GrantSize]byte{}) {
 		wire.Grant, wire.Voucher = w.Grant[:], w.Voucher[:]
 	}
-	b, err := space.Marshal(wire)
+	b, err := w.marshal(wire)
 	if err != nil {
 		return nil, err
 	}
@@ -128,16 +216,75 @@ func (w Welcome) encode() ([]byte, error) {
 	return b, nil
 }
 
-func decodeWelcome(b []byte, c identity.Commitment) (Welcome, error) {
+func (w Welcome) marshal(wire welcomeWire) ([]byte, error) {
+	if len(w.Prior) == 0 {
+		return space.Marshal(wire)
+	}
+	prior := w.prior()
+	defer clearPrior(prior)
+	return space.Marshal(wire.with(prior))
+}
+
+// unmarshalWelcome reads either shape.
+func unmarshalWelcome(b []byte) (welcomeWire, []priorWire, error) {
+	var two welcomePriorWire
+	if err := space.Unmarshal(b, &two); err == nil {
+		wire, prior := two.split()
+		switch {
+		case wire.Ver != welcomeVersionPrior:
+			return wire, prior, fmt.Errorf("%w: version %d", space.ErrUnsupported, wire.Ver)
+		case len(prior) == 0:
+			return wire, prior, fmt.Errorf("%w: no earlier epoch", space.ErrNotCanonical)
+		}
+		return wire, prior, nil
+	}
 	var wire welcomeWire
 	if err := space.Unmarshal(b, &wire); err != nil {
+		return wire, nil, err
+	}
+	if wire.Ver != welcomeVersion {
+		return wire, nil, fmt.Errorf("%w: version %d", space.ErrUnsupported, wire.Ver)
+	}
+	return wire, nil, nil
+}
+
+// decodePrior is the inverse of Welcome.prior.
+func decodePrior(wire []priorWire, c identity.Commitment) ([]Prior, error) {
+	if len(wire) == 0 {
+		return nil, nil
+	}
+	if len(wire) > MaxPrior {
+		return nil, fmt.Errorf("%w: %d earlier epochs", space.ErrTooLarge, len(wire))
+	}
+	out := make([]Prior, len(wire))
+	for i, p := range wire {
+		out[i].Epoch = p.Epoch
+		var err error
+		switch {
+		case p.Keys == nil || p.Control == nil || (len(p.Keys) == 0) == (len(p.Control) == 0):
+			return nil, fmt.Errorf("%w: keys of epoch %d", space.ErrNotCanonical, p.Epoch)
+		case len(p.Keys) == 0:
+			out[i].Control, err = UnmarshalControlKey(p.Control)
+		default:
+			out[i].Keys, err = UnmarshalKeys(p.Keys, c)
+			out[i].Control = out[i].Keys.ctl
+		}
+		if err != nil {
+			return nil, fmt.Errorf("keys of epoch %d: %w", p.Epoch, err)
+		}
+	}
+	return out, nil
+}
+
+func decodeWelcome(b []byte, c identity.Commitment) (Welcome, error) {
+	wire, earlier, err := unmarshalWelcome(b)
+	defer clear(wire.Keys)
+	defer clearPrior(earlier)
+	if err != nil {
 		return Welcome{}, err
 	}
-	defer clear(wire.Keys)
 	writes := len(wire.Grant) == envelope.GrantSize && len(wire.Voucher) == 64
 	switch {
-	case wire.Ver != welcomeVersion:
-		return Welcome{}, fmt.Errorf("%w: version %d", space.ErrUnsupported, wire.Ver)
 	case !writes && len(wire.Grant)+len(wire.Voucher) != 0:
 		return Welcome{}, fmt.Errorf("%w: grant of %d bytes", space.ErrMalformed, len(wire.Grant))
 	case wire.CtlLog == nil || wire.Addrs == nil || wire.Relays == nil || wire.IL == nil ||
@@ -148,8 +295,12 @@ func decodeWelcome(b []byte, c identity.Commitment) (Welcome, error) {
 	if err != nil {
 		return Welcome{}, err
 	}
+	prior, err := decodePrior(earlier, c)
+	if err != nil {
+		return Welcome{}, err
+	}
 	w := Welcome{
-		CtlLog: orNil(wire.CtlLog), Head: wire.Head, IssuerPub: wire.Issuer, Addrs: orNil(wire.Addrs),
+		Prior: prior, CtlLog: orNil(wire.CtlLog), Head: wire.Head, IssuerPub: wire.Issuer, Addrs: orNil(wire.Addrs),
 		Relays: orNil(wire.Relays), IdentityLog: orNil(wire.IL), keys: keys,
 	}
 	if writes {
@@ -169,6 +320,9 @@ func decodeWelcome(b []byte, c identity.Commitment) (Welcome, error) {
 func SealWelcome(to identity.PUKPublic, ctx WelcomeContext, keys Keys, w Welcome, keeper ed25519.PrivateKey) ([]byte, error) {
 	if to.Gen != ctx.PUKGen || !bytes.Equal(keeper.Public().(ed25519.PublicKey), ctx.Keeper[:]) {
 		return nil, fmt.Errorf("seal welcome: %w: the context is another's", space.ErrMalformed)
+	}
+	if n := len(w.Prior); n > 0 && w.Prior[n-1].Epoch >= ctx.Epoch {
+		return nil, fmt.Errorf("seal welcome: %w: epoch %d is not before %d", space.ErrMalformed, w.Prior[n-1].Epoch, ctx.Epoch)
 	}
 	w.keys = keys
 	payload, err := w.encode()
@@ -211,6 +365,9 @@ func OpenWelcome(puk identity.PUK, ctx WelcomeContext, b []byte) (Welcome, error
 	w, err := decodeWelcome(payload, ctx.C)
 	if err != nil {
 		return Welcome{}, fmt.Errorf("open welcome: %w", err)
+	}
+	if n := len(w.Prior); n > 0 && w.Prior[n-1].Epoch >= ctx.Epoch {
+		return Welcome{}, fmt.Errorf("open welcome: %w: epoch %d is not before %d", space.ErrMalformed, w.Prior[n-1].Epoch, ctx.Epoch)
 	}
 	return w, nil
 }

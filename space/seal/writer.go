@@ -35,6 +35,7 @@ type Writer struct {
 	cert  envelope.Certificate
 	who   identity.Commitment
 	vouch [64]byte
+	via   [32]byte
 
 	chain signer
 	hello secret
@@ -63,13 +64,13 @@ func NewWriter(rand io.Reader, cred Credential, topic envelope.TopicID, keys Key
 	id := envelope.ChainID(chain.Public())
 	cert, err := cred.certificate(topic, id)
 	if err == nil {
-		err = checkVoucher(cert, c, cred.Voucher)
+		err = checkVoucher(cert, c, cred.Via, cred.Voucher)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("new writer: %w", err)
 	}
 	return &Writer{
-		topic: topic, id: id, cert: cert, who: c, vouch: cred.Voucher,
+		topic: topic, id: id, cert: cert, who: c, vouch: cred.Voucher, via: cred.Via,
 		chain: chain,
 		hello: keys.helloKey(ak),
 		entry: newEntryKeys(ak.secret, space.LabelEntry, id),
@@ -102,7 +103,7 @@ func (w *Writer) Hello(rand io.Reader, h Hello) ([]envelope.Envelope, envelope.C
 	if w.next != 0 {
 		return nil, envelope.Certificate{}, fmt.Errorf("seal hello: %w: the chain has one", ErrOrder)
 	}
-	h.C, h.Voucher = w.who, w.vouch
+	h.C, h.Voucher, h.Via = w.who, w.vouch, w.via
 	body, err := h.Encode()
 	if err != nil {
 		return nil, envelope.Certificate{}, fmt.Errorf("seal hello: %w", err)
