@@ -21,6 +21,10 @@ type Audit struct {
 	// Repos are those with a count, set hash or op count that is not that of
 	// their records and ops. DropContent and apply the chains again.
 	Repos []space.DID
+	// Strays is how many oplogs and (in a full audit) authors' records belong
+	// to no repo: one was lost, or DropAuthor was interrupted. DropContent and
+	// apply the chains again.
+	Strays int
 	// ControlHave of ControlWant entries of the control log are here without
 	// a gap.
 	ControlHave, ControlWant uint64
@@ -39,7 +43,7 @@ type Gap struct {
 
 // OK reports whether nothing is amiss.
 func (a *Audit) OK() bool {
-	return len(a.Gaps)+len(a.Topics)+len(a.Repos)+a.Unreadable == 0 && a.ControlHave == a.ControlWant
+	return len(a.Gaps)+len(a.Topics)+len(a.Repos)+a.Strays+a.Unreadable == 0 && a.ControlHave == a.ControlWant
 }
 
 // sampleEvery is one in how many segments an audit that is not full opens.
@@ -62,6 +66,9 @@ func (s *Space) Audit(ctx context.Context, full bool) (*Audit, error) {
 	}
 	if err == nil {
 		err = a.control()
+	}
+	if err == nil {
+		err = a.plainRows()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
@@ -264,13 +271,7 @@ func (a *auditor) segment(p []byte, ids row) (ok bool, err error) {
 
 // repos compares repos with their records and ops.
 func (a *auditor) repos() error {
-	for _, t := range []table{tableTip, tableStmt} { // of these only what does not open counts
-		for _, err := range a.rows(a.s.key(func(b *blinder) []byte { return b.all(t) })) {
-			if err != nil {
-				return err
-			}
-		}
-	}
+	known := make(map[string]bool) // prefixes of the rows of repos
 	for row, err := range a.rows(a.s.key(func(b *blinder) []byte { return b.all(tableRepo) })) {
 		if err != nil {
 			return err
@@ -280,6 +281,8 @@ func (a *auditor) repos() error {
 			return err
 		}
 		fits := err == nil
+		known[string(a.s.key(func(b *blinder) []byte { return b.author(tableOps, repo.Author, macSize) }))] = true
+		known[string(a.s.key(func(b *blinder) []byte { return b.author(tableRecord, repo.Author, groupSize) }))] = true
 		ops, err := a.ops(repo.Author)
 		if err != nil {
 			return err
@@ -292,6 +295,72 @@ func (a *auditor) repos() error {
 		}
 		if !ok {
 			a.out.Repos = append(a.out.Repos, repo.Author)
+		}
+	}
+	return a.strays(known)
+}
+
+// strays counts oplogs and authors' records without a repo.
+func (a *auditor) strays(known map[string]bool) error {
+	ops, err := a.groups(tableOps, macSize, known)
+	if err != nil || !a.full {
+		a.out.Strays = ops
+		return err
+	}
+	records, err := a.groups(tableRecord, groupSize, known)
+	a.out.Strays = ops + records
+	return err
+}
+
+// groups counts the groups of a table's rows that are not known, a group being
+// the rows whose keys share n bytes after the table.
+func (a *auditor) groups(t table, n int, known map[string]bool) (unknown int, err error) {
+	p := a.s.key(func(b *blinder) []byte { return b.all(t) })
+	last := ""
+	for key, err := range a.r.keys(prefix(p)) {
+		if err == nil {
+			err = a.ctx.Err()
+		}
+		if err != nil {
+			return unknown, err
+		}
+		if group := key[:min(len(key), len(p)+n)]; string(group) != last {
+			last = string(group)
+			if !known[last] {
+				unknown++
+			}
+		}
+	}
+	return unknown, nil
+}
+
+// plainRows opens the rows of which nothing speaks but themselves. Objects can
+// be large: unless the audit is full it opens one in sampleEvery of them.
+func (a *auditor) plainRows() error {
+	for _, t := range []table{tableTip, tableStmt, tableOutbox, tableHeld, tableMeta} {
+		for _, err := range a.rows(a.s.key(func(b *blinder) []byte { return b.all(t) })) {
+			if err != nil {
+				return err
+			}
+		}
+	}
+	n := 0
+	p := a.s.key(func(b *blinder) []byte { return b.all(tableObject) })
+	for key, err := range a.r.keys(prefix(p)) {
+		if err == nil {
+			err = a.ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		if n++; !a.full && n%sampleEvery != 1 {
+			continue
+		}
+		switch _, _, err := a.r.get(a.s.vault, key); {
+		case errors.Is(err, errRow):
+			a.out.Unreadable++
+		case err != nil:
+			return err
 		}
 	}
 	return nil

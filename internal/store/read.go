@@ -242,6 +242,19 @@ func (s *Space) Outbox() iter.Seq2[OutboxRow, error] {
 	})
 }
 
+// Held is what waits for a certificate, ascending.
+func (s *Space) Held() iter.Seq2[HeldRow, error] {
+	p := s.key(func(b *blinder) []byte { return b.all(tableHeld) })
+	return list(s.store, s.vault, p, func(_ *reader, r row) (HeldRow, error) {
+		return HeldRow{Seq: numberOf(r.key), Body: r.plain}, nil
+	})
+}
+
+// Object reads the object of a hash.
+func (s *Space) Object(hash [32]byte) ([]byte, bool, error) {
+	return s.store.get(s.vault, s.key(func(b *blinder) []byte { return b.object(hash) }))
+}
+
 // Meta reads a setting of the space.
 func (s *Space) Meta(name string) ([]byte, bool, error) {
 	kv, ok, err := one(s, s.key(func(b *blinder) []byte { return b.name(name) }), decodeKV)

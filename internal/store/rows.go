@@ -23,16 +23,20 @@ const (
 
 // Batch is what changes together. Every part is optional.
 type Batch struct {
-	Run        *RunRow
-	Applied    []AppliedRow
-	Topic      *TopicRow
-	Records    []RecordRow
-	Repos      []RepoRow
-	Ops        []OpPage
-	Control    []ControlRow
-	Outbox     []OutboxRow
-	OutboxDone []uint64
-	Meta       map[string][]byte // nil: delete
+	Run         *RunRow
+	Applied     []AppliedRow
+	Topic       *TopicRow
+	Records     []RecordRow
+	Repos       []RepoRow
+	Ops         []OpPage
+	Control     []ControlRow
+	Outbox      []OutboxRow
+	OutboxDone  []uint64
+	Held        []HeldRow
+	HeldDone    []uint64
+	Objects     []ObjectRow
+	ObjectsDone [][32]byte
+	Meta        map[string][]byte // nil: delete
 }
 
 // RunRow extends a chain. Envs may be empty: then Chain alone is stored.
@@ -102,6 +106,23 @@ type ControlRow struct {
 type OutboxRow struct {
 	Seq   uint64
 	Frame []byte
+}
+
+// HeldRow is a batch of the node's own that was acknowledged as local: it can
+// be sealed and sent only when there is a certificate for it again. The body is
+// the writer's, opaque.
+type HeldRow struct {
+	Seq  uint64
+	Body []byte
+}
+
+// MaxObject is the size of the largest object.
+const MaxObject = 256 << 10
+
+// ObjectRow is ciphertext that is named by its SHA-256.
+type ObjectRow struct {
+	Hash [32]byte
+	Data []byte
 }
 
 // KV is a setting of the node.

@@ -1,7 +1,7 @@
 package store
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
@@ -40,6 +40,9 @@ func (s *Space) Commit(c Class, b *Batch) error {
 	}
 	defer w.free()
 	if err := w.run(b.Run); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if err := w.objects(b); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	defer s.recent.enter(b)()
@@ -188,13 +191,38 @@ func (w *rows) repo(b *Batch, r *RepoRow, m *recent) {
 	}
 }
 
-// queues writes the outbox and the settings of the space.
+// objects writes sealed objects. One under another's name would be served as
+// that: a mistake of the caller.
+func (w *rows) objects(b *Batch) error {
+	for i := range b.Objects {
+		o := &b.Objects[i]
+		if len(o.Data) > MaxObject {
+			return fmt.Errorf("%w: object of %d bytes", space.ErrTooLarge, len(o.Data))
+		}
+		if sha256.Sum256(o.Data) != o.Hash {
+			return fmt.Errorf("%w: object under another hash", space.ErrMalformed)
+		}
+		w.put(w.object(o.Hash), o.Data)
+	}
+	for _, hash := range b.ObjectsDone {
+		w.batch.Delete(w.object(hash))
+	}
+	return nil
+}
+
+// queues writes the outbox, what is held and the settings of the space.
 func (w *rows) queues(b *Batch) {
 	for i := range b.Outbox {
 		w.put(w.numbered(tableOutbox, b.Outbox[i].Seq), b.Outbox[i].Frame)
 	}
 	for _, n := range b.OutboxDone {
 		w.batch.Delete(w.numbered(tableOutbox, n))
+	}
+	for i := range b.Held {
+		w.put(w.numbered(tableHeld, b.Held[i].Seq), b.Held[i].Body)
+	}
+	for _, n := range b.HeldDone {
+		w.batch.Delete(w.numbered(tableHeld, n))
 	}
 	for name, value := range b.Meta {
 		if value == nil {
@@ -204,74 +232,4 @@ func (w *rows) queues(b *Batch) {
 		w.plain = append(appendText(w.plain[:0], name), value...)
 		w.put(w.name(name), w.plain)
 	}
-}
-
-// dropRows is how many rows one batch deletes.
-const dropRows = 1024
-
-// Drop deletes every row of the space. It is done in steps: a crash leaves
-// some, and Drop can be called again. The engine keeps deleted values until it
-// compacts: what makes them unreadable is that the caller destroys the dek.
-func (s *Space) Drop() error {
-	s.recent.mu.Lock()
-	defer s.recent.mu.Unlock()
-	s.recent.forgetAll()
-	return s.deleteAll(s.vault.tag[:])
-}
-
-// DropContent deletes records, repos, oplogs and how far chains are applied:
-// what can be drawn again from the envelopes, which stay.
-func (s *Space) DropContent() error {
-	s.recent.mu.Lock()
-	defer s.recent.mu.Unlock()
-	s.recent.forgetAll()
-	for _, t := range []table{tableApplied, tableRecord, tableRepo, tableTip, tableStmt, tableOps} {
-		if err := s.deleteAll(append(bytes.Clone(s.vault.tag[:]), byte(t))); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Space) deleteAll(p []byte) error {
-	for {
-		b, err := s.some(p)
-		if err != nil {
-			return fmt.Errorf("drop: %w", err)
-		}
-		last := b.b.Len() < dropRows
-		if err := s.store.write(classOf(last), b); err != nil {
-			return fmt.Errorf("drop: %w", err)
-		}
-		if last {
-			return nil
-		}
-	}
-}
-
-// classOf makes the last step of many durable, and with it all before.
-func classOf(last bool) Class {
-	if last {
-		return Own
-	}
-	return Derived
-}
-
-// some deletes up to dropRows of the rows whose key begins with p.
-func (s *Space) some(p []byte) (*batch, error) {
-	r, err := s.store.reader()
-	if err != nil {
-		return nil, err
-	}
-	defer r.release()
-	b := new(batch)
-	it := r.snap.NewIterator(prefix(p), scanning)
-	defer it.Release()
-	for b.b.Len() < dropRows && it.Next() {
-		b.Delete(it.Key())
-	}
-	if err := it.Error(); err != nil {
-		return nil, s.store.noteDamage(err)
-	}
-	return b, nil
 }

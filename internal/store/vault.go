@@ -33,6 +33,8 @@ import (
 //	ops        mac(author) number         a page of ops
 //	control    seq                        entry
 //	outbox     seq                        frame
+//	held       seq                        body
+//	object     mac(hash)                  ciphertext
 //	meta       mac(name)                  name, value
 //	setting    mac(table) mac(key)        key, value (of the node, not of a space)
 type table byte
@@ -51,6 +53,8 @@ const (
 	tableOps     table = 'o'
 	tableControl table = 'k'
 	tableOutbox  table = 'x'
+	tableHeld    table = 'h'
+	tableObject  table = 'j'
 	tableMeta    table = 'm'
 	tableSetting table = 'n'
 )
@@ -205,6 +209,14 @@ func (b *blinder) record(did space.DID, p space.Path) []byte {
 	// No part can hold a zero byte.
 	b.msg = append(append(b.msg, 0), p.Collection...)
 	b.msg = append(append(b.msg, 0), p.Key...)
+	b.end(macSize)
+	return b.key
+}
+
+func (b *blinder) object(hash [32]byte) []byte {
+	b.all(tableObject)
+	b.begin(tableObject)
+	b.msg = append(b.msg, hash[:]...)
 	b.end(macSize)
 	return b.key
 }
