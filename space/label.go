@@ -29,6 +29,12 @@ const (
 	LabelPUKDH       Label = "puk/dh"        // KDF: per-user key -> X25519 key
 	LabelPUKPrev     Label = "puk/prev"      // KDF: per-user key -> key sealing the previous one
 	LabelPUKWrap     Label = "puk/wrap"      // HPKE info: per-user key to a device
+	LabelPUKList     Label = "puk/list"      // KDF: per-user key -> key sealing the list of one's spaces
+	LabelIDList      Label = "ilist"         // Sign: device on that list
+	LabelDeviceCode  Label = "device/code"   // Hash: secret of an enrolment code, its check characters
+	LabelDeviceSeal  Label = "device/seal"   // KDF: enrolment code -> key of one message
+	LabelIdentityAsk Label = "iask"          // Sign: a device proves itself on an identity stream
+	LabelBackup      Label = "backup"        // HPKE info: key of a backup to the identity key
 	LabelSpace       Label = "space"         // Hash: genesis body -> space id
 	LabelPropose     Label = "ctl/propose"   // Sign: proposer of a control entry
 	LabelCtlCommit   Label = "ctl/commit"    // Sign: sequencer of a control entry
@@ -65,6 +71,10 @@ const (
 	LabelRedeem      Label = "invite/redeem" // Hash, Sign: redemption of an invite
 	LabelSyncAuth    Label = "sync/auth"     // Sign: holder of the fetch key on a sync stream
 	LabelRoster      Label = "roster"        // Hash: roster root
+	LabelDescriptor  Label = "desc"          // Sign: sequencer describes its space to those that delegate to it
+	LabelLeave       Label = "leave"         // Sign: device of a member that leaves
+	LabelTransfer    Label = "transfer"      // Sign: device of the next authority
+	LabelSpaceDID    Label = "space/did"     // Sign: a space's own DID names its authority
 	LabelStoreDEK    Label = "store/dek"     // KDF: key of stored values
 	LabelStoreIndex  Label = "store/idx"     // KDF: key of blinded store keys
 )

@@ -157,6 +157,34 @@ func (s State) RotatePUK(rand io.Reader, by Key, before PUK, nowMillis int64) ([
 	return raw, p, next, nil
 }
 
+// RevokeDevice makes the one entry that ends a device and brings the next
+// per-user key, wrapped to the devices that remain and to the seed, and the
+// state after it. by is the seed or another device with CapEnroll; before is
+// the current key. The last device cannot be revoked: recover first.
+func (s State) RevokeDevice(rand io.Reader, by Key, dev DeviceID, before PUK, nowMillis int64) ([]byte, PUK, State, error) {
+	if s.PUK.Gen == 0 || before.IsZero() || !before.Public().Equal(s.PUK) {
+		return nil, PUK{}, State{}, fmt.Errorf("revoke-device: %w: not the current generation, %d", space.ErrNoKey, s.PUK.Gen)
+	}
+	if _, live := s.Devices[dev]; !live {
+		return nil, PUK{}, State{}, fmt.Errorf("revoke-device: %w: %x… is no live device", space.ErrMalformed, dev[:4])
+	}
+	p, err := newPUK(rand, s.PUK.Gen+1)
+	if err != nil {
+		return nil, PUK{}, State{}, err
+	}
+	rest := s.clone()
+	delete(rest.Devices, dev)
+	b, err := rest.pukBody(rand, p, before)
+	if err != nil {
+		return nil, PUK{}, State{}, err
+	}
+	raw, next, err := s.next(by, KindRevokeDevice, &revokeBody{Device: dev, PUK: *b}, nowMillis)
+	if err != nil {
+		return nil, PUK{}, State{}, err
+	}
+	return raw, p, next, nil
+}
+
 func (s State) pukBody(rand io.Reader, p, before PUK) (*pukBody, error) {
 	pub := p.Public()
 	b := &pukBody{Gen: pub.Gen, KEM: pub.KEM, DH: pub.DH}

@@ -13,8 +13,9 @@ import (
 	"github.com/kithnet/kith/space"
 )
 
-// DeviceID is a device's Ed25519 public key, dev_sig.
-type DeviceID = [32]byte
+// DeviceID is a device's Ed25519 public key, dev_sig. It is a type of its own:
+// a device is not taken for a person or a space because their ids look alike.
+type DeviceID [32]byte
 
 // Caps is what a device may do for its identity.
 type Caps uint32

@@ -10,16 +10,24 @@
 // the DID. The per-user key is wrapped to every live device and to the seed,
 // and to nobody else, or the entry is refused.
 //
+// A device is revoked together with a new per-user key, in one entry, and its
+// id never comes back. Where two logs of one person part, Choose says which
+// one everybody goes by; Follow does for who knows one of them already.
+//
+// Besides the log it has what a person's devices hand each other: the Account,
+// sealed under the per-user key; the Code and the messages with which a device
+// is taken in; and the file that holds the seed under a passphrase.
+//
 // It refuses entries out of order, signers that may not sign, public keys of
 // small order or in a second encoding, anything over its caps, and, with
-// space.ErrUnsupported, the kinds whose numbers are reserved (revoke-device,
-// prekeys, retire) and DIDs other than did:key. A did:key can be neither
-// rotated nor revoked: whoever holds the words holds it for good.
+// space.ErrUnsupported, the kinds whose numbers are reserved (prekeys, retire)
+// and DIDs other than did:key. A did:key can be neither rotated nor revoked:
+// whoever holds the words holds it for good.
 //
 // Device keys are random and never derived from the seed; the seed and its
-// signing key are never marshalled, only shown as words. Randomness is passed
-// in, with two exceptions the libraries impose: HPKE encapsulation and K-256
-// signing draw their own.
+// signing key are never marshalled, only shown as words or sealed under a
+// passphrase. Randomness is passed in, with two exceptions the libraries
+// impose: HPKE encapsulation and K-256 signing draw their own.
 //
 // States and bytes returned are the caller's to read, not to change: a State
 // shares its slices with the ones it came from. Bytes passed in are copied.

@@ -19,14 +19,14 @@ const (
 // Kind says what an entry does.
 type Kind uint8
 
-// The kinds of entries. Those from KindRevokeDevice on have their numbers
-// reserved and are refused with space.ErrUnsupported.
+// The kinds of entries. Those from KindPrekeys on have their numbers reserved
+// and are refused with space.ErrUnsupported.
 const (
 	KindGenesis      Kind = 1 // the identity keys, a pure function of the seed
 	KindBindDID      Kind = 2 // the DID that is this person's
 	KindAddDevice    Kind = 3
 	KindPUK          Kind = 4 // the next per-user key
-	KindRevokeDevice Kind = 5
+	KindRevokeDevice Kind = 5 // and, in the same entry, the next per-user key
 	KindPrekeys      Kind = 6
 	KindRetire       Kind = 7
 )
@@ -93,6 +93,14 @@ type pukWrap struct {
 	_      struct{} `cbor:",toarray"`
 	Device DeviceID
 	Sealed []byte
+}
+
+// revokeBody ends a device. The generation in it is wrapped to those that
+// remain.
+type revokeBody struct {
+	_      struct{} `cbor:",toarray"`
+	Device DeviceID
+	PUK    pukBody
 }
 
 // BindMessage is what the key of did signs, hashed with SHA-256, to say that

@@ -82,3 +82,49 @@ func FuzzApply(f *testing.F) {
 		}
 	})
 }
+
+// FuzzList: what parses is written again as the same bytes, and opens only as
+// what was sealed.
+func FuzzList(f *testing.F) {
+	raw, err := alice().State.SealList(testRand(30), alice().Device, alice().PUK, 1, testAccount())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Add(raw[:len(raw)-1])
+	f.Add([]byte{0x87})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := ParseList(b)
+		if err != nil {
+			return
+		}
+		if again, err := space.Marshal(&l); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("%x became %x, %v", b, again, err)
+		}
+		if l.Check(alice().State) == nil && !bytes.Equal(b, raw) {
+			t.Fatalf("%x is taken for alice's", b)
+		}
+	})
+}
+
+// FuzzCode: what parses is a code that reads the same again, and no error
+// holds what was typed.
+func FuzzCode(f *testing.F) {
+	c, err := NewCode(testRand(33))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(c.String())
+	f.Add("0000-0000-0000-0000-0000")
+	f.Add("o0il")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := ParseCode(text)
+		if err != nil {
+			return
+		}
+		again, err := ParseCode(c.String())
+		if err != nil || *again.secret() != *c.secret() {
+			t.Fatalf("%q became %q, %v", text, c, err)
+		}
+	})
+}

@@ -39,7 +39,7 @@ func (s *State) genesis(e *entry, raw []byte) error {
 		return fmt.Errorf("genesis: %w: signature", space.ErrForged)
 	}
 	s.C, s.SigPub, s.KEMPub = e.C, ed25519.PublicKey(b.Sig[:]), b.KEM
-	s.Devices = make(map[DeviceID]DeviceInfo)
+	s.Devices, s.revoked = make(map[DeviceID]DeviceInfo), make(map[DeviceID]uint32)
 	return nil
 }
 
@@ -92,7 +92,7 @@ func (s *State) addDevice(e *entry) error {
 	if !space.Verify(b.Sig[:], space.LabelDevicePop, b.Pop[:], popParts(s.C, &b)...) {
 		return fmt.Errorf("add-device: %w: proof of possession", space.ErrForged)
 	}
-	if _, ok := s.Devices[b.Sig]; ok || b.Sig == s.C || bytes.Equal(b.Sig[:], s.SigPub) {
+	if _, ok := s.Devices[b.Sig]; ok || s.Revoked(b.Sig) || [32]byte(b.Sig) == s.C || bytes.Equal(b.Sig[:], s.SigPub) {
 		return fmt.Errorf("add-device: %w: the key is in the log already", space.ErrMalformed)
 	}
 	if len(s.Devices) >= MaxDevices {
@@ -102,13 +102,41 @@ func (s *State) addDevice(e *entry) error {
 	return nil
 }
 
-// setPUK takes the next generation, wrapped to the seed and to exactly the
-// live devices.
-func (s *State) setPUK(e *entry) error {
+// rotate takes a puk entry.
+func (s *State) rotate(e *entry) error {
 	var b pukBody
 	if err := space.Unmarshal(e.Body, &b); err != nil {
 		return fmt.Errorf("puk: %w", err)
 	}
+	return s.setPUK(&b)
+}
+
+// revokeDevice ends a device and takes the next generation, wrapped to those
+// that remain: there is no moment in which a device is revoked and can open
+// what others seal. The device itself may not sign it: it would know the key.
+func (s *State) revokeDevice(e *entry) error {
+	var b revokeBody
+	if err := space.Unmarshal(e.Body, &b); err != nil {
+		return fmt.Errorf("revoke-device: %w", err)
+	}
+	if _, live := s.Devices[b.Device]; !live {
+		return fmt.Errorf("revoke-device: %w: %x… is no live device", space.ErrMalformed, b.Device[:4])
+	}
+	if b.Device == DeviceID(e.Signer) {
+		return fmt.Errorf("revoke-device: %w: a device does not revoke itself", space.ErrForbidden)
+	}
+	delete(s.Devices, b.Device)
+	if err := s.setPUK(&b.PUK); err != nil {
+		return fmt.Errorf("revoke-device: %w", err)
+	}
+	s.revoked[b.Device] = b.PUK.Gen
+	s.fresh = b.PUK.Gen
+	return nil
+}
+
+// setPUK takes the next generation, wrapped to the seed and to exactly the
+// live devices.
+func (s *State) setPUK(b *pukBody) error {
 	if b.Gen != s.PUK.Gen+1 {
 		return fmt.Errorf("puk: %w: generation %d after %d", space.ErrMalformed, b.Gen, s.PUK.Gen)
 	}
@@ -124,7 +152,7 @@ func (s *State) setPUK(e *entry) error {
 	if first := b.Gen == 1; first != (b.Prev == nil) || !first && len(b.Prev) != prevSize {
 		return fmt.Errorf("puk: %w: seal of the generation before", space.ErrMalformed)
 	}
-	wraps, err := s.checkWraps(&b)
+	wraps, err := s.checkWraps(b)
 	if err != nil {
 		return fmt.Errorf("puk: %w", err)
 	}

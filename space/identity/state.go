@@ -32,7 +32,9 @@ type State struct {
 
 	rootWrap    []byte
 	wraps       map[DeviceID][]byte
-	generations []generation // [g-1] is generation g
+	generations []generation        // [g-1] is generation g
+	revoked     map[DeviceID]uint32 // the generation each revocation made
+	fresh       uint32              // the generation the last revocation made
 }
 
 type generation struct {
@@ -89,6 +91,16 @@ func (s State) Can(id DeviceID, caps Caps) bool {
 	return ok && d.Caps&caps == caps
 }
 
+// Revoked reports whether id was a device once and is none for ever.
+func (s State) Revoked(id DeviceID) bool {
+	_, ok := s.revoked[id]
+	return ok
+}
+
+// Stale reports whether a revoked device can open what is sealed to
+// generation gen: it has to be sealed anew, to the current one.
+func (s State) Stale(gen uint32) bool { return gen < s.fresh }
+
 // Since is the part of log after the entry whose hash is head; all of it for
 // the zero head. False: log does not hold that entry. It does not verify.
 func Since(log [][]byte, head [32]byte) ([][]byte, bool) {
@@ -104,7 +116,7 @@ func Since(log [][]byte, head [32]byte) ([][]byte, bool) {
 }
 
 func (s State) clone() State {
-	s.Devices = maps.Clone(s.Devices)
+	s.Devices, s.revoked = maps.Clone(s.Devices), maps.Clone(s.revoked)
 	s.generations = slices.Clip(s.generations)
 	return s
 }
@@ -166,8 +178,10 @@ func (s *State) follow(e *entry, raw []byte) error {
 	case KindAddDevice:
 		return s.addDevice(e)
 	case KindPUK:
-		return s.setPUK(e)
-	case KindRevokeDevice, KindPrekeys, KindRetire:
+		return s.rotate(e)
+	case KindRevokeDevice:
+		return s.revokeDevice(e)
+	case KindPrekeys, KindRetire:
 		return fmt.Errorf("%w: entry kind %d", space.ErrUnsupported, e.Kind)
 	default:
 		return fmt.Errorf("%w: entry kind %d", space.ErrMalformed, e.Kind)
@@ -180,8 +194,10 @@ func (s *State) maySign(e *entry) error {
 	if string(e.Signer[:]) == string(s.SigPub) {
 		return nil
 	}
-	d, live := s.Devices[e.Signer]
+	d, live := s.Devices[DeviceID(e.Signer)]
 	switch {
+	case s.Revoked(DeviceID(e.Signer)):
+		return fmt.Errorf("%w: signer %x… is a revoked device", space.ErrForbidden, e.Signer[:4])
 	case !live:
 		return fmt.Errorf("%w: signer %x… is neither the identity key nor a live device", space.ErrForbidden, e.Signer[:4])
 	case d.Caps&CapEnroll == 0:
