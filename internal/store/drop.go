@@ -70,7 +70,9 @@ func (s *Space) DropContent() error {
 // chains are applied stays as it is, and is the caller's to rewrite. Up to
 // 65,536 rows go at once; of a larger author a crash may leave some, without a
 // repo, which Audit counts and calling DropAuthor again deletes.
-func (s *Space) DropAuthor(author space.DID) error {
+func (s *Space) DropAuthor(author space.DID) error { return s.dropAuthor(author, dropAtOnce) }
+
+func (s *Space) dropAuthor(author space.DID, atOnce int) error {
 	s.recent.mu.Lock()
 	defer s.recent.mu.Unlock()
 	delete(s.recent.repos, author)
@@ -78,7 +80,7 @@ func (s *Space) DropAuthor(author space.DID) error {
 	for _, t := range []table{tableRepo, tableTip, tableStmt} {
 		first.Delete(s.key(func(b *blinder) []byte { return b.author(t, author, macSize) }))
 	}
-	return s.store.sweep(first, dropAtOnce,
+	return s.store.sweep(first, atOnce,
 		prefix(s.key(func(b *blinder) []byte { return b.author(tableOps, author, macSize) })),
 		prefix(s.key(func(b *blinder) []byte { return b.author(tableRecord, author, groupSize) })))
 }
