@@ -29,6 +29,7 @@ type newSpaceBody struct {
 	DisplayName string          `json:"displayName,omitempty"`
 	Description string          `json:"description,omitempty"`
 	Config      space.Record    `json:"config,omitempty"`
+	OwnDID      bool            `json:"ownDid,omitempty"`
 }
 
 type accessBody struct {
@@ -41,7 +42,7 @@ func (c *Client) CreateSpace(ctx context.Context, n NewSpace) (SpaceInfo, error)
 	p := n.Policy
 	in := newSpaceBody{
 		n.Type, n.Key, n.Name, n.Relays, p.Mint, p.ManagingApp, nil, p.KeyPolicy, p.History, p.Attribution,
-		p.PQ, p.SelfWrite, p.MaxEpochLagSeconds, p.DisplayName, p.Description, p.Config,
+		p.PQ, p.SelfWrite, p.MaxEpochLagSeconds, p.DisplayName, p.Description, p.Config, n.OwnDID,
 	}
 	if p.AppAccess != "" {
 		in.AppAccess = &accessBody{p.AppAccess, p.Allow}
@@ -93,6 +94,7 @@ func (o spaceObject) info() (SpaceInfo, error) {
 	i := SpaceInfo{
 		ID: id, Authority: o.AuthorityDID, Creator: o.CreatorDID, Policy: o.Policy,
 		Level: level(o.Role), Epoch: o.Epoch, Name: o.Name,
+		UpdatedMs: o.ChangedMs, Deleted: o.Deleted, Frozen: o.Frozen,
 	}
 	if n, err := hex.Decode(i.SpaceID[:], []byte(o.SpaceID[:min(len(o.SpaceID), 64)])); err != nil || n != 32 {
 		return SpaceInfo{}, fmt.Errorf("answer: spaceId %q is not 32 bytes in hex", clip(o.SpaceID))
@@ -121,85 +123,6 @@ func millis(s string) (int64, error) {
 		return 0, fmt.Errorf("answer: %w", err)
 	}
 	return t.UnixMilli(), nil
-}
-
-// Members lists the roster by DID.
-func (c *Client) Members(ctx context.Context, id space.ID) ([]Member, error) {
-	var out membersAnswer
-	if err := c.query(ctx, "com.atproto.simplespace.listMembers", url.Values{"space": {id.String()}}, &out); err != nil {
-		return nil, err
-	}
-	var all []Member
-	for _, m := range out.Members {
-		added, err := millis(m.AddedAt)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, Member{DID: m.DID, Level: level(m.Access), Via: m.Via, Keeper: m.Keeper, AddedMs: added})
-	}
-	return all, nil
-}
-
-type inviteBody struct {
-	Space   string `json:"space"`
-	Access  string `json:"access"`
-	MaxUses uint32 `json:"maxUses,omitempty"`
-	Expires string `json:"expiresAt,omitempty"`
-}
-
-// Invite makes an invite.
-func (c *Client) Invite(ctx context.Context, id space.ID, o InviteOptions) (Invite, error) {
-	in := inviteBody{Space: id.String(), Access: o.Level.String(), MaxUses: o.MaxUses}
-	if o.ExpiresMs != 0 {
-		in.Expires = timeText(int64(o.ExpiresMs) * 1000)
-	}
-	var out inviteAnswer
-	if err := c.procedure(ctx, "dev.happyview.space.createInvite", in, &out); err != nil {
-		return Invite{}, err
-	}
-	inv := Invite{ID: out.InviteID, Link: out.Link, Level: level(out.Access)}
-	if out.MaxUses != nil {
-		inv.MaxUses = *out.MaxUses
-	}
-	if out.ExpiresAt != nil {
-		at, err := millis(*out.ExpiresAt)
-		if err != nil {
-			return Invite{}, err
-		}
-		inv.ExpiresMs = uint64(at)
-	}
-	return inv, nil
-}
-
-type joinBody struct {
-	Link string `json:"link"`
-	Wait int64  `json:"waitSeconds"`
-}
-
-// Join waits until shortly before the deadline of ctx, or for the standard
-// time if it has none.
-func (c *Client) Join(ctx context.Context, link string) (Joined, error) {
-	wait := defaultWait * time.Second
-	if deadline, ok := ctx.Deadline(); ok {
-		const margin = 2 * time.Second
-		wait = max(0, time.Until(deadline)-margin)
-	}
-	return c.JoinWait(ctx, link, wait)
-}
-
-// JoinWait waits for the key as long as wait, at most ten minutes, in whole
-// seconds. After that it fails with ErrStillWaiting and the node goes on.
-func (c *Client) JoinWait(ctx context.Context, link string, wait time.Duration) (Joined, error) {
-	var out joinAnswer
-	in := joinBody{link, min(int64(wait/time.Second), mostWait)}
-	if err := c.procedure(ctx, "dev.kith.space.join", in, &out); err != nil {
-		return Joined{}, err
-	}
-	id, err := space.ParseID(out.URI)
-	if err != nil {
-		return Joined{}, fmt.Errorf("answer: %w", err)
-	}
-	return Joined{id, level(out.Role), out.Epoch, out.Asked, out.By, out.Name}, nil
 }
 
 // Status is the node's one status structure.

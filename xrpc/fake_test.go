@@ -28,7 +28,7 @@ var (
 	notes = space.NSID("com.example.note")
 )
 
-// fake is a node in memory: the five interfaces with their documented errors
+// fake is a node in memory: the interfaces with their documented errors
 // and no cleverness. It is not safe for concurrent use.
 type fake struct {
 	t      testing.TB
@@ -40,12 +40,20 @@ type fake struct {
 	panics bool
 	asked  InviteOptions
 	joins  func(ctx context.Context, link string) (Joined, error)
+
+	devices []Device
+	updates int    // how often the policy was written
+	reason  string // of the newest deletion
 }
 
 type fakeSpace struct {
-	info    SpaceInfo
-	members []Member
-	repos   map[space.DID]*fakeRepo
+	info     SpaceInfo
+	members  []Member
+	children []Delegation
+	doors    []InviteInfo
+	waiting  []Request
+	accepted bool // somebody would be its authority
+	repos    map[space.DID]*fakeRepo
 }
 
 type fakeRepo struct {
@@ -74,6 +82,12 @@ func newFake(t testing.TB) *fake {
 	}
 	s := f.spaces[home]
 	s.members = append(s.members, Member{DID: other, Level: space.LevelWrite, Via: "invite", AddedMs: 1_800_000_001_000})
+	s.doors = []InviteInfo{
+		{ID: "aa01", Level: space.LevelRead, Uses: 2, MaxUses: 5, ExpiresMs: 1_900_000_000_123, CreatedBy: owner, CreatedMs: 1_800_000_000_000},
+		{ID: "aa02", Level: space.LevelWrite, Approval: true, CreatedBy: owner, CreatedMs: 1_800_000_002_000},
+	}
+	s.waiting = []Request{{ID: "cc01", DID: newcomer, Level: space.LevelWrite, Invite: "aa02", AskedMs: 1_800_000_003_000}}
+	f.devices = []Device{{ID: "bb01", Name: "desk", Caps: []string{"enrol", "write"}, This: true, AddedMs: 1_800_000_000_000}}
 	return f
 }
 
@@ -124,7 +138,7 @@ func (f *fake) CreateSpace(_ context.Context, n NewSpace) (SpaceInfo, error) {
 			ID: id, SpaceID: sha256.Sum256([]byte(id.AT())), Authority: owner, Creator: owner, Policy: n.Policy,
 			Level: space.LevelWrite, Epoch: 1, Name: n.Name, CreatedMs: f.now / 1000,
 		},
-		members: []Member{{DID: owner, Level: space.LevelWrite, Keeper: true, AddedMs: f.now / 1000}},
+		members: []Member{{DID: owner, Level: space.LevelWrite, Keeper: true, Caps: AllCaps, Sequencer: true, Authority: true, AddedMs: f.now / 1000}},
 		repos:   map[space.DID]*fakeRepo{},
 	}
 	f.spaces[id] = s
@@ -160,7 +174,7 @@ func (f *fake) Invite(_ context.Context, id space.ID, o InviteOptions) (Invite, 
 		return Invite{}, err
 	}
 	f.asked = o
-	return Invite{ID: "00ff", Link: "kith:j#secret", Level: o.Level, MaxUses: o.MaxUses, ExpiresMs: o.ExpiresMs}, nil
+	return Invite{"00ff", "kith:j#secret", o.Level, o.MaxUses, o.ExpiresMs, o.Approval}, nil
 }
 
 func (f *fake) Join(ctx context.Context, link string) (Joined, error) {
@@ -169,6 +183,9 @@ func (f *fake) Join(ctx context.Context, link string) (Joined, error) {
 	}
 	if f.joins != nil {
 		return f.joins(ctx, link)
+	}
+	if link == "kith:j#again" {
+		return Joined{ID: home, Level: space.LevelWrite, Epoch: 1, Name: "home"}, nil
 	}
 	if link != "kith:j#secret" {
 		return Joined{}, fmt.Errorf("join: %w", space.ErrInvite)

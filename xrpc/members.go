@@ -3,132 +3,291 @@ package xrpc
 import (
 	"context"
 	"errors"
-	"math"
-	"time"
+	"strings"
 
 	"github.com/kithnet/kith/space"
 )
 
+// built refuses a method whose interface the Server has not.
+func built(there func(*Server) bool, h handler) handler {
+	return func(c *call) (any, error) {
+		if !there(c.s) {
+			return nil, faultf(errNotBuilt, "%s: this node does not serve the method yet", c.nsid)
+		}
+		return h(c)
+	}
+}
+
+func hasRoster(s *Server) bool      { return s.Roster != nil }
+func hasDelegations(s *Server) bool { return s.Delegations != nil }
+func hasInvites(s *Server) bool     { return s.Invites != nil }
+func hasApprovals(s *Server) bool   { return s.Approvals != nil }
+func hasKeys(s *Server) bool        { return s.Keys != nil }
+func hasKeepers(s *Server) bool     { return s.Keepers != nil }
+func hasAdmin(s *Server) bool       { return s.Admin != nil }
+func hasExits(s *Server) bool       { return s.Exits != nil }
+func hasDevices(s *Server) bool     { return s.Devices != nil }
+
+// roster lists members.
+func (s *Server) roster() func(context.Context, space.ID) ([]Member, error) {
+	if s.Roster != nil {
+		return s.Roster.Members
+	}
+	return s.Membership.Members
+}
+
+// done is the answer of what has nothing to tell.
+type done struct {
+	Success bool `json:"success"`
+}
+
 type membersAnswer struct {
-	Members []memberObject `json:"members"`
-	Cursor  string         `json:"cursor,omitempty"`
+	Members     []memberObject     `json:"members"`
+	Delegations []delegationObject `json:"delegations,omitempty"`
+	Cursor      string             `json:"cursor,omitempty"`
 }
 
 type memberObject struct {
-	DID     space.DID `json:"did"`
-	Access  string    `json:"access"`
-	Level   string    `json:"level"`
-	Via     string    `json:"via,omitempty"`
-	Keeper  bool      `json:"keeper"`
-	AddedAt string    `json:"addedAt"`
+	DID       space.DID `json:"did"`
+	Access    string    `json:"access"`
+	Level     string    `json:"level"`
+	Via       string    `json:"via,omitempty"`
+	Keeper    bool      `json:"keeper"`
+	Caps      []Cap     `json:"caps,omitempty"`
+	Sequencer bool      `json:"sequencer,omitempty"`
+	Authority bool      `json:"authority,omitempty"`
+	Public    bool      `json:"public,omitempty"`
+	AddedAt   string    `json:"addedAt"`
 }
 
-// listMembers lists the roster.
+// delegationObject is a space that is a member. It stands beside the members,
+// whose did is always a DID; who is in it is for its own members to know.
+type delegationObject struct {
+	Space     string `json:"space"`
+	Access    string `json:"access"`
+	Level     string `json:"level"`
+	Depth     int    `json:"depth,omitempty"`
+	AddedAt   string `json:"addedAt"`
+	RenewedAt string `json:"renewedAt,omitempty"`
+}
+
+func objectOf(m Member) memberObject {
+	return memberObject{
+		m.DID, m.Level.String(), m.Level.String(), m.Via, m.Keeper, m.Caps, m.Sequencer, m.Authority, m.Public, timeText(m.AddedMs * 1000),
+	}
+}
+
+func (c *call) delegationObject(d Delegation) delegationObject {
+	o := delegationObject{
+		Space: c.d.spaceURI(d.Child), Access: d.Level.String(), Level: d.Level.String(), Depth: d.Depth,
+		AddedAt: timeText(d.AddedMs * 1000),
+	}
+	if d.RenewedMs != 0 {
+		o.RenewedAt = timeText(d.RenewedMs * 1000)
+	}
+	return o
+}
+
+// listMembers lists the roster, and on the first page the spaces in it.
 func listMembers(c *call) (any, error) {
-	all, next, err := pageByDID(c, c.s.Membership.Members, func(m Member) space.DID { return m.DID })
+	all, next, err := pageByDID(c, c.s.roster(), func(m Member) space.DID { return m.DID })
 	if err != nil {
 		return nil, err
 	}
-	out := membersAnswer{make([]memberObject, len(all)), next}
+	out := membersAnswer{Members: make([]memberObject, len(all)), Cursor: next}
 	for i, m := range all {
-		out.Members[i] = memberObject{m.DID, m.Level.String(), m.Level.String(), m.Via, m.Keeper, timeText(m.AddedMs * 1000)}
+		out.Members[i] = objectOf(m)
 	}
-	return out, nil
+	if cursor, _ := c.cursor(); cursor == "" && c.s.Delegations != nil {
+		out.Delegations, err = c.delegations()
+	}
+	return out, err
 }
 
-// inviteAnswer is HappyView's, with the link beside. The token is the link:
-// whoever takes a token takes any text.
-type inviteAnswer struct {
-	InviteID  string  `json:"inviteId"`
-	Token     string  `json:"token"`
-	Link      string  `json:"link"`
-	Access    string  `json:"access"`
-	MaxUses   *uint32 `json:"maxUses"`
-	ExpiresAt *string `json:"expiresAt"`
-}
-
-func createInvite(c *call) (any, error) {
+func (c *call) delegations() ([]delegationObject, error) {
 	id, err := c.spaceID()
 	if err != nil {
 		return nil, err
 	}
-	o := InviteOptions{Level: space.LevelRead}
-	if level, ok, err := optional(c.in, "access", space.ParseLevel); err != nil {
-		return nil, err
-	} else if ok {
-		o.Level = level
-	}
-	uses, _, err := c.body.number("maxUses", 1, math.MaxUint32)
+	all, err := c.s.Delegations.Delegations(c.ctx(), id)
 	if err != nil {
 		return nil, err
 	}
-	o.MaxUses = uint32(uses)
-	if at, ok, err := optional(c.in, "expiresAt", parseTime); err != nil {
-		return nil, err
-	} else if ok {
-		o.ExpiresMs = at
+	out := make([]delegationObject, len(all))
+	for i, d := range sorted(all, func(d Delegation) string { return d.Child.String() }) {
+		out[i] = c.delegationObject(d)
 	}
-	inv, err := c.s.Membership.Invite(c.ctx(), id, o)
-	if err != nil {
-		return nil, err
-	}
-	out := inviteAnswer{InviteID: inv.ID, Token: inv.Link, Link: inv.Link, Access: inv.Level.String()}
-	if inv.MaxUses != 0 {
-		out.MaxUses = &inv.MaxUses
-	}
-	if inv.ExpiresMs != 0 {
-		out.ExpiresAt = new(timeText(int64(inv.ExpiresMs) * 1000))
-	}
-	return made{out}, nil
+	return out, nil
 }
 
-// parseTime reads RFC 3339 with any offset, as unix milliseconds.
-func parseTime(s string) (uint64, error) {
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil || t.UnixMilli() <= 0 {
-		return 0, errors.New("want a time such as 2027-01-31T12:00:00Z")
-	}
-	return uint64(t.UnixMilli()), nil
+// spaceMember is HappyView's SpaceMember in both spellings. It has no id of
+// its own here: the DID is one.
+type spaceMember struct {
+	ID            string `json:"id"`
+	SpaceID       string `json:"space_id"`
+	SpaceID2      string `json:"spaceId"`
+	DID           string `json:"did"`
+	Access        string `json:"access"`
+	IsDelegation  bool   `json:"is_delegation"`
+	IsDelegation2 bool   `json:"isDelegation"`
+	GrantedBy     string `json:"granted_by"`
+	GrantedBy2    string `json:"grantedBy"`
+	CreatedAt     string `json:"created_at"`
+	CreatedAt2    string `json:"createdAt"`
 }
 
-// The waits of a join, in seconds.
-const (
-	defaultWait = 30
-	mostWait    = 600
-)
-
-type joinAnswer struct {
-	URI   string `json:"uri"`
-	Role  string `json:"role"`
-	Epoch uint64 `json:"epoch"`
-	Asked string `json:"asked"`
-	By    string `json:"by"`
-	Name  string `json:"name,omitempty"`
+type memberAnswer struct {
+	Member spaceMember `json:"member"`
 }
 
-// joinSpace waits for the key as long as the caller asks; 0 only asks.
-func joinSpace(c *call) (any, error) {
-	link, err := c.required("link")
+func (c *call) memberAnswer(id space.ID, who, access string, delegation bool, addedMs int64) memberAnswer {
+	uri, at, by := c.d.spaceURI(id), timeText(addedMs*1000), string(c.s.Owner)
+	return memberAnswer{spaceMember{who, uri, uri, who, access, delegation, delegation, by, by, at, at}}
+}
+
+// who is a member as a request names it: a DID, or a space if child.
+type who struct {
+	did   space.DID
+	child space.ID
+	space bool
+}
+
+// whom reads did, and isDelegation where the request has it: a space is named
+// by its URI, and only a space.
+func (c *call) whom() (who, error) {
+	text, err := c.required("did")
+	if err != nil {
+		return who{}, err
+	}
+	w := who{space: strings.Contains(text, "://")}
+	said, ok, err := c.body.boolean("isDelegation")
+	switch {
+	case err != nil:
+		return who{}, err
+	case ok && said && !w.space:
+		return who{}, faultf(errRequest, "did: isDelegation says a space, so name one: ats://DID/TYPE/KEY")
+	case ok && !said && w.space:
+		return who{}, faultf(errRequest, "did: names a space, but isDelegation is false")
+	case w.space:
+		w.child, err = parseIn("did", text, space.ParseID)
+	default:
+		w.did, err = parseIn("did", text, space.ParseDID)
+	}
+	return w, err
+}
+
+// level reads access, or level, which dev.kith calls it. HappyView's members
+// read unless the request says more; atproto's list of members has one level,
+// and who is on it may write.
+func (c *call) level() (space.Level, error) {
+	level := space.LevelRead
+	if c.d == ATProto {
+		level = space.LevelWrite
+	}
+	given := false
+	for _, name := range []string{"access", "level"} {
+		l, ok, err := optional(c.in, name, space.ParseLevel)
+		switch {
+		case err != nil:
+			return level, err
+		case ok && given && l != level:
+			return level, faultf(errRequest, "level: says %s, access says %s", l, level)
+		case ok:
+			level, given = l, true
+		}
+	}
+	return level, nil
+}
+
+// addMember adds a person or a space. In atproto who is there already stays as
+// he is and nothing is wrong.
+func addMember(c *call) (any, error) {
+	id, err := c.spaceID()
 	if err != nil {
 		return nil, err
 	}
-	wait, given, err := c.body.number("waitSeconds", 0, mostWait)
+	w, err := c.whom()
 	if err != nil {
 		return nil, err
 	}
-	if !given {
-		wait = defaultWait
+	level, err := c.level()
+	if err != nil {
+		return nil, err
 	}
-	patience := time.Duration(wait) * time.Second
-	c.extend(patience)
-	ctx, cancel := context.WithTimeout(c.ctx(), patience)
-	defer cancel()
-	j, err := c.s.Membership.Join(ctx, link)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = faultf(ErrStillWaiting, "still waiting for a keeper to grant the key after %d s; the node goes on asking, see status", wait)
+	if w.space {
+		if !hasDelegations(c.s) {
+			return nil, faultf(space.ErrUnsupported, "did: this node does not take spaces as members yet")
+		}
+		d, err := c.s.Delegations.Delegate(c.ctx(), id, w.child, level)
+		if err != nil {
+			return nil, err
+		}
+		return made{c.memberAnswer(id, c.d.spaceURI(d.Child), d.Level.String(), true, d.AddedMs)}, nil
+	}
+	m, err := c.s.Roster.AddMember(c.ctx(), id, w.did, level)
+	if c.d == ATProto && errors.Is(err, space.ErrMemberExists) {
+		return done{true}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return joinAnswer{c.d.spaceURI(j.ID), j.Level.String(), j.Epoch, j.Asked, j.By, j.Name}, nil
+	return made{c.memberAnswer(id, string(m.DID), m.Level.String(), false, m.AddedMs)}, nil
+}
+
+// removeMember removes a person or a space; oneself is to leave. In atproto
+// who is not there is removed already.
+func removeMember(c *call) (any, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, err
+	}
+	w, err := c.whom()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case w.space && !hasDelegations(c.s):
+		err = space.ErrMemberNotFound
+	case w.space:
+		err = c.s.Delegations.Undelegate(c.ctx(), id, w.child)
+	case w.did == c.s.Owner && hasExits(c.s):
+		err = c.s.Exits.Leave(c.ctx(), id)
+	default:
+		err = c.s.Roster.RemoveMember(c.ctx(), id, w.did)
+	}
+	if c.d == ATProto && errors.Is(err, space.ErrMemberNotFound) {
+		err = nil
+	}
+	return done{true}, err
+}
+
+// setLevel changes what a member may do.
+func setLevel(c *call) (any, error) {
+	id, did, err := c.spaceAndDID()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.required("level"); err != nil {
+		return nil, err
+	}
+	level, err := c.level()
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.s.Roster.SetLevel(c.ctx(), id, did, level)
+	return objectOf(m), err
+}
+
+// spaceAndDID reads space and did, both required.
+func (c *call) spaceAndDID() (space.ID, space.DID, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return id, "", err
+	}
+	text, err := c.required("did")
+	if err != nil {
+		return id, "", err
+	}
+	did, err := parseIn("did", text, space.ParseDID)
+	return id, did, err
 }

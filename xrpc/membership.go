@@ -196,4 +196,3 @@ type DeviceCode struct {
 	Code      string `json:"code"`
 	ExpiresMs int64  `json:"expiresMs"` // unix milliseconds
 }
-

@@ -56,9 +56,17 @@ func pageByDID[T any](c *call, list func(context.Context, space.ID) ([]T, error)
 	if err != nil {
 		return nil, "", err
 	}
-	all = slices.SortedFunc(slices.Values(all), func(a, b T) int { return cmp.Compare(did(a), did(b)) })
-	return page(c, all, limit, func(t T) string { return string(did(t)) })
+	key := func(t T) string { return string(did(t)) }
+	return page(c, sorted(all, key), limit, key)
 }
+
+// sorted is a copy of a list in the order of a key.
+func sorted[T any](all []T, key func(T) string) []T {
+	return slices.SortedFunc(slices.Values(all), func(a, b T) int { return cmp.Compare(key(a), key(b)) })
+}
+
+// rowCursor begins the keys of lists that are neither of people nor of spaces.
+const rowCursor = "row:"
 
 // cursor reads the cursor of a list that page cuts. Empty is none.
 func (c *call) cursor() (string, error) {
@@ -67,7 +75,7 @@ func (c *call) cursor() (string, error) {
 		return "", err
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) > space.MaxURI || !strings.HasPrefix(string(b), "did:") && !strings.HasPrefix(string(b), "ats://") {
+	if err != nil || len(b) > space.MaxURI || !slices.ContainsFunc([]string{"did:", "ats://", rowCursor}, func(kind string) bool { return strings.HasPrefix(string(b), kind) }) {
 		return "", ErrCursor
 	}
 	return string(b), nil

@@ -3,18 +3,40 @@ package xrpc
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/kithnet/kith/space"
 )
 
-// readPolicy reads the policy in any spelling and refuses what is not built.
-func readPolicy(o object) (space.Policy, error) {
-	p := space.DefaultPolicy()
-	for _, step := range []func(object, *space.Policy) error{readAccess, readMint, readTexts, readOptions, readConfig} {
-		if err := step(o, &p); err != nil {
-			return p, err
+// readPatch reads what a request says of the policy, in any spelling. A null
+// clears a text, a list or the config; where nothing can be cleared it is as
+// if the field were not there, but in the unions, which must say what they are.
+func readPatch(o object) (PolicyPatch, error) {
+	var u PolicyPatch
+	for _, step := range []func(object, *PolicyPatch) error{readAccess, readMint, readTexts, readOptions, readConfig} {
+		if err := step(o, &u); err != nil {
+			return u, err
 		}
+	}
+	return u, nil
+}
+
+// patched is what a policy becomes, if a node carries it out.
+func (u PolicyPatch) patched(p space.Policy) (space.Policy, error) {
+	access := space.DefaultPolicy()
+	access.AppAccess, access.Allow = p.AppAccess, p.Allow
+	if u.AppAccess != nil && *u.AppAccess == space.AccessOpen {
+		access.Allow = nil
+	}
+	set(&access.AppAccess, u.AppAccess)
+	set(&access.Allow, u.Allow)
+	if err := access.Validate(); err != nil {
+		return p, unsupported(errAppAccess, err)
+	}
+	p, err := u.Apply(p)
+	if err != nil {
+		return p, inField("config", err)
 	}
 	if err := p.Validate(); err != nil {
 		return p, unsupported(errPolicy, err)
@@ -30,7 +52,7 @@ func unsupported(kind, err error) error {
 	return &fault{kind, err.Error()}
 }
 
-func readAccess(o object, p *space.Policy) error {
+func readAccess(o object, u *PolicyPatch) error {
 	if !o.has("appAccess") {
 		return nil
 	}
@@ -49,12 +71,7 @@ func readAccess(o object, p *space.Policy) error {
 	if err != nil {
 		return err
 	}
-	only := space.DefaultPolicy()
-	only.AppAccess, only.Allow = kind, allow
-	if err := only.Validate(); err != nil {
-		return unsupported(errAppAccess, err)
-	}
-	p.AppAccess, p.Allow = kind, allow
+	u.AppAccess, u.Allow = &kind, &allow
 	return nil
 }
 
@@ -82,21 +99,17 @@ func unionType(o object, field, plain string, variants map[string]string) (strin
 	return name, nil
 }
 
-func readMint(o object, p *space.Policy) error {
+func readMint(o object, u *PolicyPatch) error {
 	mint, named, err := o.text("mintPolicy")
 	if err != nil {
 		return err
 	}
 	if named {
-		p.Mint = mint
+		u.Mint = &mint
 	}
 	for _, field := range []string{"managingAppDid", "managingApp"} {
-		app, ok, err := o.text(field)
-		if err != nil {
+		if err := readClearable(o, field, &u.ManagingApp); err != nil {
 			return err
-		}
-		if ok {
-			p.ManagingApp = app
 		}
 	}
 	if !o.has("policy") {
@@ -117,76 +130,96 @@ func readMint(o object, p *space.Policy) error {
 	if named && kind != mint {
 		return faultf(errRequest, "policy: says %s, mintPolicy says %s", kind, clip(mint))
 	}
-	p.Mint = kind
-	app, ok, err := union.text("managingApp")
-	if ok {
-		p.ManagingApp = app
+	u.Mint = &kind
+	return readClearable(union, "managingApp", &u.ManagingApp)
+}
+
+// readClearable reads a text that null clears.
+func readClearable(o object, name string, to **string) error {
+	s, ok, err := o.text(name)
+	if err == nil && (ok || o.has(name)) {
+		*to = &s
 	}
 	return err
 }
 
-func readTexts(o object, p *space.Policy) error {
-	for _, f := range []struct {
-		name string
-		to   *string
-	}{
-		{"displayName", &p.DisplayName},
-		{"description", &p.Description},
-		{"keyPolicy", &p.KeyPolicy},
-		{"history", &p.History},
-		{"attribution", &p.Attribution},
-	} {
-		s, ok, err := o.text(f.name)
+func readTexts(o object, u *PolicyPatch) error {
+	for name, to := range map[string]**string{"displayName": &u.DisplayName, "description": &u.Description} {
+		if err := readClearable(o, name, to); err != nil {
+			return err
+		}
+	}
+	for name, to := range map[string]**string{"keyPolicy": &u.KeyPolicy, "history": &u.History, "attribution": &u.Attribution} {
+		s, ok, err := o.text(name)
 		if err != nil {
 			return err
 		}
 		if ok {
-			*f.to = s
+			*to = &s
 		}
 	}
 	return nil
 }
 
-func readOptions(o object, p *space.Policy) (err error) {
-	if p.PQ, _, err = o.boolean("pq"); err != nil {
-		return err
+func readOptions(o object, u *PolicyPatch) error {
+	for name, to := range map[string]**bool{"pq": &u.PQ, "selfWrite": &u.SelfWrite} {
+		v, ok, err := o.boolean(name)
+		if err != nil {
+			return err
+		}
+		if ok {
+			*to = &v
+		}
 	}
-	if p.SelfWrite, _, err = o.boolean("selfWrite"); err != nil {
-		return err
+	lag, ok, err := o.number("maxEpochLagSeconds", 0, 1<<31)
+	if ok && err == nil {
+		u.MaxEpochLagSeconds = new(uint32(lag))
 	}
-	lag, _, err := o.number("maxEpochLagSeconds", 0, 1<<31)
-	p.MaxEpochLagSeconds = uint32(lag)
 	return err
 }
 
-// readConfig reads the free fields. Those that would mean something to
-// HappyView and are not carried out here are refused, unless they ask for what
-// is so anyway; clients send them in the config and beside it.
-func readConfig(o object, p *space.Policy) error {
+// flagFields are the flags in their spellings, the one that wins last.
+var flagFields = []struct{ flag, field string }{
+	{FlagMembershipPublic, "membershipPublic"},
+	{FlagMembershipPublic, "membership_public"},
+	{FlagRecordsPublic, "recordsPublic"},
+	{FlagRecordsPublic, "records_public"},
+	{FlagNoRevocation, "acknowledgeNoRevocation"},
+}
+
+// readConfig reads the free fields, and the flags: clients send those in the
+// config and beside it. What HappyView would keep there and no node carries
+// out is refused.
+func readConfig(o object, u *PolicyPatch) error {
 	config, ok, err := o.object("config")
 	if err != nil {
 		return err
 	}
-	for _, from := range []object{o, config} {
-		for _, f := range []string{"membershipPublic", "membership_public", "recordsPublic", "records_public"} {
-			on, _, err := from.boolean(f)
-			if err != nil {
-				return err
-			}
-			if on {
-				return faultf(errPolicy, "%s: not supported yet, leave it out or false", f)
-			}
-		}
-	}
 	if config.has("allowedCollections") {
 		return faultf(errPolicy, "config.allowedCollections: not supported yet, leave it out")
 	}
-	if !ok {
-		return nil
+	fields := []string{}
+	for _, f := range flagFields {
+		fields = append(fields, f.field)
 	}
-	raw, _ := o.raw("config")
-	if p.Config, err = space.RecordFromJSON(raw); err != nil {
-		return inField("config", err)
+	if o.has("config") {
+		u.Config = new(space.Record)
+	}
+	if text := fieldsText(config, fields...); ok && text != "" {
+		if *u.Config, err = space.RecordFromJSON([]byte("{" + text + "}")); err != nil {
+			return inField("config", err)
+		}
+	}
+	for _, from := range []object{config, o} {
+		for _, f := range flagFields {
+			on, ok, err := from.boolean(f.field)
+			if err != nil {
+				return err
+			}
+			if ok {
+				u.Flags = append(slices.DeleteFunc(u.Flags, func(x Flag) bool { return x.Name == f.flag }), Flag{f.flag, on})
+			}
+		}
 	}
 	return nil
 }

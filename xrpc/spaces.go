@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,7 +22,11 @@ func createSpace(c *call) (any, error) {
 	if n.Type, err = typeAndKey(c, &n.Key); err != nil {
 		return nil, err
 	}
-	if n.Policy, err = readPolicy(c.body); err != nil {
+	patch, err := readPatch(c.body)
+	if err != nil {
+		return nil, err
+	}
+	if n.Policy, err = patch.patched(space.DefaultPolicy()); err != nil {
 		return nil, err
 	}
 	if n.Name, _, err = c.body.text("name"); err != nil {
@@ -31,24 +36,17 @@ func createSpace(c *call) (any, error) {
 	if n.Relays, err = c.body.texts("relays", mostRelays); err != nil {
 		return nil, err
 	}
-	if own, _, err := c.body.boolean("ownDid"); err != nil || own {
-		return nil, cmpErr(err, faultf(space.ErrUnsupported, "ownDid: a space with a DID of its own is not supported yet"))
+	if n.OwnDID, _, err = c.body.boolean("ownDid"); err != nil {
+		return nil, err
+	}
+	if n.OwnDID && c.s.Admin == nil {
+		return nil, faultf(space.ErrUnsupported, "ownDid: a space with a DID of its own is not supported here")
 	}
 	info, err := c.s.Spaces.CreateSpace(c.ctx(), n)
 	if err != nil {
 		return nil, err
 	}
 	return made{spaceAnswer{URI: c.d.spaceURI(info.ID), SpaceID: hex.EncodeToString(info.SpaceID[:]), Space: c.spaceObject(info)}}, nil
-}
-
-// cmpErr is the first error there is.
-func cmpErr(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // spaceDialect is HappyView if the body has its fields, atproto if it has
@@ -123,6 +121,8 @@ type configObject struct {
 	Policy      policyUnion `json:"policy"`
 	AppAccess   accessUnion `json:"appAccess"`
 	ManagingApp *string     `json:"managingApp"`
+	KeyPolicy   string      `json:"keyPolicy"`
+	History     string      `json:"history"`
 }
 
 // spaceObject is HappyView's Space in both spellings, and what the node knows
@@ -157,6 +157,9 @@ type spaceObject struct {
 	Role          string       `json:"role"`
 	Epoch         uint64       `json:"epoch"`
 	Policy        space.Policy `json:"policy"`
+	ChangedMs     int64        `json:"policyChangedMs,omitempty"`
+	Deleted       bool         `json:"deleted,omitempty"`
+	Frozen        bool         `json:"frozen,omitempty"`
 }
 
 func (c *call) spaceObject(i SpaceInfo) spaceObject {
@@ -165,13 +168,16 @@ func (c *call) spaceObject(i SpaceInfo) spaceObject {
 		ID: hex.EncodeToString(i.SpaceID[:]), DID: i.ID.Authority, AuthorityDID: i.Authority, CreatorDID: i.Creator,
 		Type: i.ID.Type, Key: string(i.ID.Key), Description: orNull(p.Description), DisplayName: orNull(p.DisplayName),
 		Mint: p.Mint, Access: accessOf(p), Managing: orNull(p.ManagingApp), Config: freeConfig(p.Config),
-		CreatedAt: timeText(i.CreatedMs * 1000), UpdatedAt: timeText(i.CreatedMs * 1000),
-		URI: c.d.spaceURI(i.ID), Name: i.Name, Role: i.Level.String(), Epoch: i.Epoch, Policy: p,
+		CreatedAt: timeText(i.CreatedMs * 1000),
+		URI:       c.d.spaceURI(i.ID), Name: i.Name, Role: i.Level.String(), Epoch: i.Epoch, Policy: p,
+		Deleted: i.Deleted, Frozen: i.Frozen, ChangedMs: i.UpdatedMs,
 	}
+	updated := max(i.CreatedMs, i.UpdatedMs) * 1000
 	if i.Rev != 0 {
 		o.Revision = new(i.Rev.String())
-		o.UpdatedAt = timeText(i.Rev.Micros())
+		updated = max(updated, i.Rev.Micros())
 	}
+	o.UpdatedAt = timeText(updated)
 	o.SpaceID, o.AuthorityDID2, o.CreatorDID2, o.DisplayName2 = o.ID, o.AuthorityDID, o.CreatorDID, o.DisplayName
 	o.Mint2, o.Access2, o.Managing2, o.CreatedAt2, o.UpdatedAt2 = o.Mint, o.Access, o.Managing, o.CreatedAt, o.UpdatedAt
 	return o
@@ -187,20 +193,19 @@ func orNull(s string) *string {
 // timeText is RFC 3339 in UTC of microseconds since the Unix epoch.
 func timeText(micros int64) string { return time.UnixMicro(micros).UTC().Format(time.RFC3339Nano) }
 
-// freeConfig is the config as JSON, with the two flags in both spellings: they
-// are false, since true is refused.
+// freeConfig is the config as JSON, with the two flags that HappyView knows in
+// both spellings.
 func freeConfig(r space.Record) any {
-	flags := `"membership_public":false,"membershipPublic":false,"records_public":false,"recordsPublic":false`
-	extra := ""
-	if text, err := r.JSON(); r != nil && err == nil {
-		o, _ := parseObject(text)
-		for _, m := range o.members {
-			if key := quote(string(m.key)); !strings.Contains(flags, key) {
-				extra += "," + key + ":" + string(m.raw)
-			}
+	text := ""
+	for _, f := range flagFields {
+		if f.flag != FlagNoRevocation {
+			text = appendField(text, quote(f.field), strconv.FormatBool(flagOf(r, f.flag)))
 		}
 	}
-	return rawJSON("{" + flags + extra + "}")
+	if extra, err := configText(r, FlagMembershipPublic, FlagRecordsPublic); err == nil && extra != "" {
+		text += "," + extra
+	}
+	return rawJSON("{" + text + "}")
 }
 
 func accessOf(p space.Policy) accessUnion {
@@ -228,21 +233,20 @@ func showSpace(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	policy, access := policyOf(info.Policy), accessOf(info.Policy)
+	config := configOf(info.Policy)
 	return spaceAnswer{
-		URI:       c.d.spaceURI(id),
-		SpaceID:   hex.EncodeToString(info.SpaceID[:]),
-		Policy:    &policy,
-		AppAccess: &access,
-		Space:     c.spaceObject(info),
-		Config: &configObject{
-			Type:        "com.atproto.simplespace.defs#spaceConfig",
-			MintPolicy:  info.Policy.Mint,
-			Policy:      policy,
-			AppAccess:   access,
-			ManagingApp: orNull(info.Policy.ManagingApp),
-		},
+		URI: c.d.spaceURI(id), SpaceID: hex.EncodeToString(info.SpaceID[:]),
+		Policy: &config.Policy, AppAccess: &config.AppAccess, Space: c.spaceObject(info), Config: &config,
 	}, nil
+}
+
+// configOf is HappyView's management view of a policy.
+func configOf(p space.Policy) configObject {
+	return configObject{
+		Type:       "com.atproto.simplespace.defs#spaceConfig",
+		MintPolicy: p.Mint, Policy: policyOf(p), AppAccess: accessOf(p), ManagingApp: orNull(p.ManagingApp),
+		KeyPolicy: p.KeyPolicy, History: p.History,
+	}
 }
 
 type listedSpace struct {
@@ -303,7 +307,7 @@ func listSpaces(c *call) (any, error) {
 func (c *call) sharedWith(did space.DID, all []SpaceInfo) ([]SpaceInfo, error) {
 	shared := all[:0]
 	for _, i := range all {
-		members, err := c.s.Membership.Members(c.ctx(), i.ID)
+		members, err := c.s.roster()(c.ctx(), i.ID)
 		switch {
 		case errors.Is(err, space.ErrForbidden):
 			continue // the owner may not see this roster
