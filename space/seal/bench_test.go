@@ -1,6 +1,10 @@
 package seal
 
 import (
+	"crypto/hpke"
+	"runtime"
+	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/kithnet/kith/space/envelope"
@@ -111,5 +115,40 @@ func BenchmarkPairTag(b *testing.B) {
 	p := must(PairKey([32]byte{1}, puk(1, 1), person(1), puk(1, 2).Public(), person(2)))
 	for b.Loop() {
 		PairTag(p, [32]byte{1}, 1, envelope.ChainID{1})
+	}
+}
+
+// BenchmarkWrapAll wraps for a roster over all cores, as a node that rotates
+// does. ns/wrap is to be held against BenchmarkBareWrap over the cores.
+func BenchmarkWrapAll(b *testing.B) {
+	for _, n := range []int{1000, 10_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			to, keys := puk(1, 1).Public(), newEpoch(54).keys
+			for b.Loop() {
+				var wg sync.WaitGroup
+				for w := range runtime.NumCPU() {
+					wg.Go(func() {
+						for i := w; i < n; i += runtime.NumCPU() {
+							if _, err := Wrap(to, WrapContext{C: person(byte(i))}, keys); err != nil {
+								b.Error(err)
+							}
+						}
+					})
+				}
+				wg.Wait()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/wrap")
+		})
+	}
+}
+
+// BenchmarkBareWrap is one X-Wing seal of 32 bytes and nothing around it.
+func BenchmarkBareWrap(b *testing.B) {
+	pk := must(puk(1, 1).Public().KEMKey())
+	payload, info := make([]byte, 32), make([]byte, 90)
+	for b.Loop() {
+		if _, err := hpke.Seal(pk, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), info, payload); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -46,9 +46,9 @@ func (x DelegateContext) info() []byte {
 // WrapDelegate seals a parent's group key to the delegate key of a child:
 // WrapSize bytes, one for all members of the child.
 func WrapDelegate(pub []byte, ctx DelegateContext, gk GroupKey) ([]byte, error) {
-	pk, err := hpke.MLKEM768X25519().NewPublicKey(pub)
+	pk, err := identity.PUKPublic{KEM: pub}.KEMKey()
 	if err != nil {
-		return nil, fmt.Errorf("wrap for child: %w: delegate key: %w", space.ErrMalformed, err)
+		return nil, fmt.Errorf("wrap for child: delegate key: %w", err)
 	}
 	b, err := hpke.Seal(pk, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), ctx.info(), gk.raw())
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 func FuzzHello(f *testing.F) {
 	f.Add(must(testHello().Encode()))
 	f.Add(must(Hello{}.Encode()))
+	f.Add(must(Hello{Via: [32]byte{1}}.Encode()))
 	f.Add([]byte{0x8a, 0x01})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := DecodeHello(b)
@@ -31,6 +32,9 @@ func FuzzWelcome(f *testing.F) {
 	in.w.keys = in.keys
 	f.Add(must(in.w.encode()))
 	f.Add(must(Welcome{IssuerPub: in.w.IssuerPub, keys: must(in.keys.Self(person(1)))}.encode()))
+	f.Add(must(Welcome{IssuerPub: in.w.IssuerPub, keys: in.keys, Prior: []Prior{
+		{Epoch: 1, Keys: in.keys}, {Epoch: 2, Control: in.keys.ctl},
+	}}.encode()))
 	f.Add([]byte{0x8a, 0x01})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		w, err := decodeWelcome(b, person(1))
@@ -80,6 +84,7 @@ func FuzzReaderState(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(must(r.MarshalBinary()))
+	f.Add(ReaderStateVia(person(1), testHello().Device, [32]byte{7}, 2))
 	self := must(e.keys.Self(person(1)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, keys := range []Keys{e.keys, self} {
@@ -154,6 +159,9 @@ func FuzzKeys(f *testing.F) {
 	gk := must(NewGroupKey(random(45)))
 	f.Add(gk.Marshal())
 	f.Add(must(Full(gk).Self(person(1))).Marshal())
+	sent := newEpoch(46).credential(person(1))
+	sent.Via = [32]byte{7}
+	f.Add(sent.Marshal())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		keys, err := UnmarshalKeys(b, person(1))
 		if err == nil && !bytes.Equal(keys.Marshal(), b) {

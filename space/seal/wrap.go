@@ -103,9 +103,11 @@ func UnwrapIssuer(puk identity.PUK, ctx WrapContext, issuerPub ed25519.PublicKey
 }
 
 func sealTo(to identity.PUKPublic, info, payload []byte) ([]byte, error) {
-	pk, err := to.KEMKey()
+	// What identity.PUKPublic.KEMKey would refuse beyond this the identity log has
+	// refused, at the price of another agreement; a weak point fails in Seal too.
+	pk, err := hpke.MLKEM768X25519().NewPublicKey(to.KEM)
 	if err != nil {
-		return nil, fmt.Errorf("per-user key: %w", err)
+		return nil, fmt.Errorf("per-user key: %w: %w", space.ErrMalformed, err)
 	}
 	return hpke.Seal(pk, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), info, payload)
 }

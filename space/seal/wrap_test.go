@@ -348,3 +348,13 @@ func TestBoxes(t *testing.T) {
 		t.Error("sealed without randomness")
 	}
 }
+
+// TestSealToWeak: a key on which no two can agree is refused where it is used.
+func TestSealToWeak(t *testing.T) {
+	weak := puk(1, 1).Public()
+	weak.KEM = bytes.Clone(weak.KEM)
+	clear(weak.KEM[len(weak.KEM)-32:])
+	if _, err := Wrap(weak, WrapContext{}, Full(must(NewGroupKey(random(38))))); err == nil {
+		t.Error("wrapped to a point of small order")
+	}
+}
