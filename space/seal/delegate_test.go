@@ -186,6 +186,9 @@ func TestDelegateVoucher(t *testing.T) {
 	if err := v.Verify([32]byte{1}, nil, voucherTime); !errors.Is(err, space.ErrForged) {
 		t.Errorf("no signer is known: %v", err)
 	}
+	if err := v.Verify([32]byte{5}, keys, voucherTime); !errors.Is(err, space.ErrForged) {
+		t.Errorf("at another parent: %v", err)
+	}
 	for name, change := range map[string]func(*DelegateVoucher){
 		"level none": func(v *DelegateVoucher) { v.Level = space.LevelNone },
 		"level 4":    func(v *DelegateVoucher) { v.Level = 4 },
