@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"maps"
 	"reflect"
@@ -153,9 +155,29 @@ func forks(t *testing.T, h household) {
 			}
 		}
 	}
-	a, b := Choose(with(byLaptop), with(byPhone)), Choose(with(byPhone), with(byLaptop))
-	if !sameLog(a, b) {
-		t.Error("equal strength: the choice depends on the order")
+	low, high := byLaptop, byPhone
+	if hl, hh := sha256.Sum256(low), sha256.Sum256(high); bytes.Compare(hl[:], hh[:]) > 0 {
+		low, high = high, low
+	}
+	if !sameLog(Choose(with(low), with(high)), with(low)) || !sameLog(Choose(with(high), with(low)), with(low)) {
+		t.Error("equal strength: not the lower hash")
+	}
+	// The same strength behind the parting: the entry at it decides, whatever
+	// its hash.
+	for b := byte(80); ; b++ {
+		raw := add(h.laptop, b)
+		if hr, hg := sha256.Sum256(raw), sha256.Sum256(gone); bytes.Compare(hr[:], hg[:]) > 0 {
+			continue
+		}
+		st := must[State](t)(Verify(with(raw)))
+		then, _, _, err := st.RevokeDevice(testRand(1), h.laptop, h.phone.ID(), h.puk, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !sameLog(Choose(with(raw, then), with(gone)), with(gone)) {
+			t.Error("equal strength: not the entry at the parting")
+		}
+		return
 	}
 }
 
@@ -352,6 +374,22 @@ func TestReissue(t *testing.T) {
 	}
 	if entries, _, _, err := s.Reissue(testRand(75), h.phone, lost, h.puk, now); err != nil || len(entries) != 0 {
 		t.Errorf("said by who had not said it: %d entries, %v", len(entries), err)
+	}
+	// What was revoked meanwhile stays so.
+	_, has, err := h.s.AddDevice(seed, third, CapWrite, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, has, err = has.RevokeDevice(testRand(77), seed, third.ID(), h.puk, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	puk3, err := UnwrapPUK(h.laptop, has)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if entries, _, st, err := has.Reissue(testRand(78), h.laptop, lost[:1], puk3, now); err != nil || len(entries) != 0 || !st.Revoked(third.ID()) {
+		t.Errorf("a device that was revoked meanwhile: %d entries, %v", len(entries), err)
 	}
 	// A device that was added and is not revoked gets the key at the end.
 	entries, puk, next, err = s.Reissue(testRand(76), h.laptop, lost[:1], h.puk, now)
