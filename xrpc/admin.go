@@ -52,9 +52,22 @@ func (c *call) update() (SpaceInfo, error) {
 // authority refuses what only the authority may.
 func (c *call) authority(info SpaceInfo) error {
 	if info.Authority != c.s.Owner {
-		return faultf(space.ErrForbidden, "Only the space authority can perform this action")
+		return faultf(errOwner, "Only the space authority can perform this action")
 	}
 	return nil
+}
+
+// ownSpace reads the space of a request that only its authority may make.
+func (c *call) ownSpace() (space.ID, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return id, err
+	}
+	info, err := c.s.Spaces.Space(c.ctx(), id)
+	if err != nil {
+		return id, err
+	}
+	return id, c.authority(info)
 }
 
 // getConfig is HappyView's management view, for the authority.
@@ -72,7 +85,7 @@ func getConfig(c *call) (any, error) {
 
 // deleteSpace writes the tombstone; a second one is none.
 func deleteSpace(c *call) (any, error) {
-	id, err := c.spaceID()
+	id, err := c.ownSpace()
 	if err != nil {
 		return nil, err
 	}

@@ -136,8 +136,13 @@ func TestClientAsksWhatItWasAsked(t *testing.T) {
 		t.Errorf("space with a drawn key: %+v, %v", got, err)
 	}
 	p.Mint = space.MintPublic
+	p.Config = must(space.RecordFromJSON([]byte(`{"colour":"red","recordsPublic":true,"membershipPublic":true}`)))(t)
+	got, err = c.CreateSpace(ctx, NewSpace{Type: n.Type, Policy: p, OwnDID: true})
+	same(t, "public policy", got.Policy, p, err)
+	same(t, "own DID", got.ID.Authority, space.DID("did:plc:drawn"))
+	p.Attribution = space.AttributionSig
 	if _, err := c.CreateSpace(ctx, NewSpace{Type: n.Type, Policy: p}); err == nil || !strings.Contains(err.Error(), "UnsupportedPolicy") {
-		t.Errorf("public: %v", err)
+		t.Errorf("signed: %v", err)
 	}
 
 	o := InviteOptions{Level: space.LevelReadSelf, MaxUses: 3, ExpiresMs: 1_900_000_000_123}

@@ -54,6 +54,9 @@ var (
 	errPolicy    = errors.New("policy not built")
 	errAppAccess = errors.New("app access not built")
 	errInternal  = errors.New("internal error")
+
+	// errOwner is a Forbidden with the name that atproto has for it.
+	errOwner = fmt.Errorf("not the authority: %w", space.ErrForbidden)
 )
 
 // fault is an error of a known kind with a message made for the caller.
@@ -124,6 +127,7 @@ var rows = []row{
 	{space.ErrRecordExists, "RecordAlreadyExists", [dialects]int{409, 400}, "Record already exists", false},
 	{space.ErrSwap, "InvalidSwap", [dialects]int{409, 400}, "Swap mismatch", false},
 	{space.ErrNotMember, "NotMember", [dialects]int{403, 403}, "You are not a member of this space", true},
+	{errOwner, "NotSpaceOwner", [dialects]int{403, 403}, "", false},
 	{space.ErrForbidden, "Forbidden", [dialects]int{403, 403}, "", false},
 	{space.ErrUnsupported, "Unsupported", [dialects]int{400, 400}, "", false},
 	{space.ErrInvite, "InvalidInvite", [dialects]int{404, 400}, "Invalid invite token", true},

@@ -122,6 +122,9 @@ func (f *fake) CreateSpace(_ context.Context, n NewSpace) (SpaceInfo, error) {
 		n.Key = space.RecordKey(f.tick().String())
 	}
 	id := space.ID{Authority: owner, Type: n.Type, Key: n.Key}
+	if n.OwnDID {
+		id.Authority = "did:plc:drawn"
+	}
 	if _, ok := f.spaces[id]; ok {
 		return SpaceInfo{}, fmt.Errorf("create space: %w", space.ErrSpaceExists)
 	}

@@ -162,7 +162,7 @@ func postMethods(verb string) []string {
 }
 
 // checkAnswer holds for every answer to every input.
-func checkAnswer(t *testing.T, f *fake, verb, nsid, in string) {
+func checkAnswer(t *testing.T, f *fake, verb, nsid, in string) (code int) {
 	s := newServer(f)
 	log := logTo(s)
 	w := ask(s, verb, nsid, in)
@@ -173,6 +173,18 @@ func checkAnswer(t *testing.T, f *fake, verb, nsid, in string) {
 	if w.Code >= 500 && w.Code != 503 || w.Code >= 400 && (body["error"] == nil || body["message"] == "") {
 		t.Fatalf("%s %q: %d %s, log %s", nsid, in, w.Code, w.Body, log)
 	}
+	return w.Code
+}
+
+// text is all that a node keeps, to be compared.
+func (f *fake) text() string {
+	var b strings.Builder
+	for _, id := range slices.SortedFunc(maps.Keys(f.spaces), func(a, b space.ID) int { return strings.Compare(a.String(), b.String()) }) {
+		s := f.spaces[id]
+		fmt.Fprintf(&b, "%+v\n%+v\n%+v\n%+v\n%+v %t %d\n", s.info, s.members, s.children, s.doors, s.waiting, s.accepted, len(s.repos))
+	}
+	fmt.Fprintf(&b, "%+v %d %q %d\n", f.devices, f.updates, f.reason, len(f.peers))
+	return b.String()
 }
 
 // No body makes a handler fail, and what was written reads back the same.
@@ -182,9 +194,11 @@ func FuzzBodies(f *testing.F) {
 		f.Add(uint8(slices.Index(names, nsid)), []byte(strings.ReplaceAll(body, "$S", home.String())))
 		f.Add(uint8(slices.Index(names, nsid)), []byte(strings.ReplaceAll(body, "$S", home.AT())))
 	}
-	for _, e := range spaceEndpoints {
-		if e.verb == post {
-			seed(e.nsid, e.in)
+	for _, rows := range [][]endpoint{spaceEndpoints, memberEndpoints, inviteEndpoints, adminEndpoints} {
+		for _, e := range rows {
+			if e.verb == post && methods[e.nsid].handle != nil {
+				seed(e.nsid, e.in)
+			}
 		}
 	}
 	seed("com.atproto.space.createRecord", `{"space":"$S","collection":"com.example.note","record":{"a":[1,"é",{"$bytes":"AAEC"},null]}}`)
@@ -193,8 +207,15 @@ func FuzzBodies(f *testing.F) {
 	seed("com.atproto.space.applyWrites", `{"space":"$S","swapCommit":"","writes":[{"action":"create","collection":"com.example.note","value":{"a":1}},{"$type":"#delete","collection":"com.example.note","rkey":"a"}]}`)
 	f.Fuzz(func(t *testing.T, which uint8, body []byte) {
 		node := newFake(t)
-		checkAnswer(t, node, post, names[int(which)%len(names)], string(body))
+		before := node.text()
+		code := checkAnswer(t, node, post, names[int(which)%len(names)], string(body))
+		if after := node.text(); code >= 400 && after != before {
+			t.Fatalf("%s %q failed with %d and changed\n%s\nto\n%s", names[int(which)%len(names)], body, code, before, after)
+		}
 		for _, s := range node.spaces {
+			if err := s.info.Policy.Validate(); err != nil {
+				t.Fatalf("%s %q: a policy that no node carries out: %v", names[int(which)%len(names)], body, err)
+			}
 			for _, r := range s.repos {
 				for _, rec := range r.records {
 					text, err := rec.Value.JSON()
@@ -211,9 +232,11 @@ func FuzzBodies(f *testing.F) {
 // No query makes a handler fail.
 func FuzzQueries(f *testing.F) {
 	names := postMethods(get)
-	for _, e := range spaceEndpoints {
-		if i := slices.Index(names, e.nsid); i >= 0 {
-			f.Add(uint8(i), strings.ReplaceAll(e.in, "$S", home.String()))
+	for _, rows := range [][]endpoint{spaceEndpoints, memberEndpoints, inviteEndpoints, adminEndpoints} {
+		for _, e := range rows {
+			if i := slices.Index(names, e.nsid); i >= 0 {
+				f.Add(uint8(i), strings.ReplaceAll(e.in, "$S", home.String()))
+			}
 		}
 	}
 	for i := range names {
@@ -228,14 +251,30 @@ func FuzzQueries(f *testing.F) {
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"uri":"x","rev":"3jzfcijpj2z2a","hash":{"$bytes":"AA"},"commit":{"ver":1},"ops":[{"rev":"x"}],"records":[{}],"space":{},"spaces":[{}],"members":[{"did":"x"}],"repos":[{}]}`))
 	f.Add([]byte(`{"ops":[],"state":{"rev":"3jzfcijpj2z2a","hash":"AA"}}`))
+	f.Add([]byte(`{"delegations":[{"space":"ats://a/b/c"}],"invites":[{"expiresAt":"x"}],"requests":[{"askedAt":""}],"devices":[{}],"member":{},"did":"x","caps":["x"]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, out := range []any{&spaceAnswer{}, &spacesAnswer{}, &membersAnswer{}, &recordAnswer{}, &recordsAnswer{}, &stateAnswer{}, &opsAnswer{}, &reposAnswer{}} {
+		for _, out := range []any{&invitesAnswer{}, &memberObject{}, &requestsAnswer{}, &devicesAnswer{}, &inviteAnswer{}, &spaceAnswer{}, &spacesAnswer{}, &membersAnswer{}, &recordAnswer{}, &recordsAnswer{}, &stateAnswer{}, &opsAnswer{}, &reposAnswer{}} {
 			if json.Unmarshal(body, out) != nil {
 				continue
 			}
 			switch out := out.(type) {
 			case *spaceAnswer:
 				_, _ = out.Space.info()
+			case *membersAnswer:
+				for _, m := range out.Members {
+					_, _ = m.member()
+				}
+				for _, d := range out.Delegations {
+					_, _ = d.delegation()
+				}
+			case *invitesAnswer:
+				for _, i := range out.Invites {
+					_, _ = i.info()
+				}
+			case *inviteAnswer:
+				_, _ = untilOf(out.ExpiresAt)
+			case *memberObject:
+				_, _ = out.member()
 			case *recordAnswer:
 				_, _ = out.record()
 			case *stateAnswer:

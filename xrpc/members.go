@@ -202,15 +202,15 @@ func (c *call) level() (space.Level, error) {
 // addMember adds a person or a space. In atproto who is there already stays as
 // he is and nothing is wrong.
 func addMember(c *call) (any, error) {
-	id, err := c.spaceID()
-	if err != nil {
-		return nil, err
-	}
 	w, err := c.whom()
 	if err != nil {
 		return nil, err
 	}
 	level, err := c.level()
+	if err != nil {
+		return nil, err
+	}
+	id, err := c.ownSpace()
 	if err != nil {
 		return nil, err
 	}
@@ -237,11 +237,14 @@ func addMember(c *call) (any, error) {
 // removeMember removes a person or a space; oneself is to leave. In atproto
 // who is not there is removed already.
 func removeMember(c *call) (any, error) {
-	id, err := c.spaceID()
+	w, err := c.whom()
 	if err != nil {
 		return nil, err
 	}
-	w, err := c.whom()
+	if w.did == c.s.Owner && hasExits(c.s) {
+		return leaveSpace(c)
+	}
+	id, err := c.ownSpace()
 	if err != nil {
 		return nil, err
 	}
@@ -250,8 +253,6 @@ func removeMember(c *call) (any, error) {
 		err = space.ErrMemberNotFound
 	case w.space:
 		err = c.s.Delegations.Undelegate(c.ctx(), id, w.child)
-	case w.did == c.s.Owner && hasExits(c.s):
-		err = c.s.Exits.Leave(c.ctx(), id)
 	default:
 		err = c.s.Roster.RemoveMember(c.ctx(), id, w.did)
 	}
