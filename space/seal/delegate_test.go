@@ -248,6 +248,9 @@ func TestVia(t *testing.T) {
 	if !bytes.Equal(state, ReaderStateVia(person(1), testHello().Device, child, 1)) {
 		t.Error("the stored state differs")
 	}
+	if StateVia(state) != child || StateVia(state[:readerSize]) != [32]byte{} || StateVia(nil) != [32]byte{} {
+		t.Error("the stored state does not say who sent the author")
+	}
 	again := must(RestoreReader(e.keys, w.Chain(), w.Certificate(), state))
 	if got, err := drain(again, run[1:]); err != nil || len(got) != 1 || again.Via() != child {
 		t.Errorf("restored: %d bodies, by way of %x, %v", len(got), again.Via(), err)

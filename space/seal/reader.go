@@ -324,3 +324,11 @@ func (r *Reader) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.LogVal
 
 // LogValue is the chain's fingerprint.
 func (r *Reader) LogValue() slog.Value { return r.chain.LogValue() }
+
+// StateVia is the child space that sent the author, of what MarshalBinary gave.
+func StateVia(state []byte) (via [32]byte) {
+	if len(state) == readerSizeVia && state[0] == readerVersionVia {
+		copy(via[:], state[readerSize:])
+	}
+	return via
+}
