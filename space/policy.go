@@ -3,6 +3,7 @@ package space
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -110,27 +111,28 @@ func DefaultPolicy() Policy {
 	}
 }
 
-// Validate answers ErrMalformed for a value no version knows, ErrTooLarge for
-// one over its cap, and ErrUnsupported, naming the option, for one that this
-// version does not carry out: nothing is accepted and ignored.
+// Validate answers ErrMalformed for a value no version knows and for values
+// that contradict each other, ErrTooLarge for one over its cap, and
+// ErrUnsupported, naming the option, for one that this version does not carry
+// out: nothing is accepted and ignored.
 func (p Policy) Validate() error {
 	options := []struct {
 		name, value string
-		built       string
+		built       []string
 		known       []string
 	}{
-		{"mint", p.Mint, MintMemberList, []string{MintPublic, MintManaging}},
-		{"appAccess", p.AppAccess, AccessOpen, []string{AccessAllowList}},
-		{"keyPolicy", p.KeyPolicy, KeysRotate, []string{KeysStatic}},
-		{"history", p.History, HistoryFull, []string{HistoryFromJoin}},
-		{"attribution", p.Attribution, AttributionDV, []string{AttributionSig}},
+		{"mint", p.Mint, []string{MintMemberList, MintPublic, MintManaging}, nil},
+		{"appAccess", p.AppAccess, []string{AccessOpen, AccessAllowList}, nil},
+		{"keyPolicy", p.KeyPolicy, []string{KeysRotate, KeysStatic}, nil},
+		{"history", p.History, []string{HistoryFull, HistoryFromJoin}, nil},
+		{"attribution", p.Attribution, []string{AttributionDV}, []string{AttributionSig}},
 	}
 	var unsupported error
 	for _, o := range options {
 		switch {
-		case o.value == o.built:
+		case slices.Contains(o.built, o.value):
 		case !slices.Contains(o.known, o.value):
-			return malformed("policy "+o.name, o.value, fmt.Sprintf("want %q or one of %q", o.built, o.known))
+			return malformed("policy "+o.name, o.value, fmt.Sprintf("want one of %q", append(o.built, o.known...)))
 		case unsupported == nil:
 			unsupported = fmt.Errorf("policy %s %q: %w", o.name, o.value, ErrUnsupported)
 		}
@@ -138,10 +140,13 @@ func (p Policy) Validate() error {
 	if err := p.checkSizes(); err != nil {
 		return err
 	}
+	if err := p.checkFlags(); err != nil {
+		return err
+	}
 	if unsupported != nil {
 		return unsupported
 	}
-	return p.checkExtras()
+	return p.checkTogether()
 }
 
 func (p Policy) checkSizes() error {
@@ -163,6 +168,9 @@ func (p Policy) checkSizes() error {
 		if len(app) > MaxDID {
 			return fmt.Errorf("policy allow: entry of %d bytes: %w", len(app), ErrTooLarge)
 		}
+		if app == "" || !utf8.ValidString(app) {
+			return malformed("policy allow", app, "want the client id of an app")
+		}
 	}
 	if p.Config != nil {
 		if err := p.Config.check(); err != nil {
@@ -172,23 +180,93 @@ func (p Policy) checkSizes() error {
 	return nil
 }
 
-// checkExtras refuses the options that mean something only beside a value
-// that is not built yet, or are not built themselves.
-func (p Policy) checkExtras() error {
-	option := ""
-	switch {
-	case p.ManagingApp != "":
-		option = "managingApp"
-	case len(p.Allow) > 0:
-		option = "allow"
-	case p.PQ:
-		option = "pq"
-	case p.SelfWrite:
-		option = "selfWrite"
-	case p.MaxEpochLagSeconds != 0:
-		option = "maxEpochLagSeconds"
-	default:
-		return nil
+// The fields of Config that the node itself reads. Each is true or false.
+const (
+	ConfigMembershipPublic = "membershipPublic" // the roster is for everybody
+	ConfigRecordsPublic    = "recordsPublic"    // records are for everybody; only with mint public
+	ConfigSelfWrite        = "selfWrite"        // false takes the default away that mint public gives
+	ConfigNoRevocation     = "acknowledgeNoRevocation"
+)
+
+// MembershipPublic reports whether everybody may see the roster.
+func (p Policy) MembershipPublic() bool { return p.flag(ConfigMembershipPublic, false) }
+
+// RecordsPublic reports whether everybody may read through a node's HTTP.
+func (p Policy) RecordsPublic() bool { return p.flag(ConfigRecordsPublic, false) }
+
+// SelfWrites reports whether members of read_self write their own records: if
+// SelfWrite says so, and under mint public unless the config says no.
+func (p Policy) SelfWrites() bool {
+	return p.SelfWrite || p.Mint == MintPublic && p.flag(ConfigSelfWrite, true)
+}
+
+func (p Policy) flag(key string, otherwise bool) bool {
+	if v, ok, err := p.Config.flag(key); ok && err == nil {
+		return v
 	}
-	return fmt.Errorf("policy %s: %w", option, ErrUnsupported)
+	return otherwise
+}
+
+// checkFlags wants a boolean wherever the node looks for one.
+func (p Policy) checkFlags() error {
+	for _, key := range []string{ConfigMembershipPublic, ConfigRecordsPublic, ConfigSelfWrite, ConfigNoRevocation} {
+		if _, _, err := p.Config.flag(key); err != nil {
+			return fmt.Errorf("policy config: %s: %w", key, err)
+		}
+	}
+	return nil
+}
+
+// checkTogether refuses what one option says without another.
+func (p Policy) checkTogether() error {
+	app := p.ManagingApp
+	did, fragment, _ := strings.Cut(app, "#")
+	_, err := ParseDID(did)
+	switch {
+	case p.Mint == MintManaging && (err != nil || !validFragment(fragment)):
+		return malformed("policy managingApp", app, "mint managing-app wants a DID with the fragment of a service: did:web:app.example#service")
+	case p.Mint != MintManaging && app != "":
+		return malformed("policy managingApp", app, "only mint managing-app has one")
+	case p.AppAccess != AccessAllowList && len(p.Allow) > 0:
+		return malformed("policy allow", p.Allow[0], "only appAccess allowList has a list")
+	case p.KeyPolicy == KeysStatic && p.Mint != MintPublic && !p.flag(ConfigNoRevocation, false):
+		return malformed("policy keyPolicy", p.KeyPolicy, "whoever is removed reads on: mint public, or a config with acknowledgeNoRevocation: true")
+	case p.RecordsPublic() && p.Mint != MintPublic:
+		return malformed("policy recordsPublic", "true", "only with mint public")
+	case p.PQ:
+		return fmt.Errorf("policy pq: %w", ErrUnsupported)
+	}
+	return nil
+}
+
+func validFragment(s string) bool { return s != "" && all(s, isKeyChar) }
+
+// flag is the boolean under a key of the record, if there is anything.
+func (r Record) flag(key string) (value, ok bool, err error) {
+	if len(r) == 0 {
+		return false, false, nil
+	}
+	if err := r.check(); err != nil {
+		return false, false, err
+	}
+	c := checker{b: r, maxDepth: MaxDepth}
+	_, n, _ := c.head()
+	for range n {
+		k, _ := c.key()
+		start := c.off
+		if err := c.item(1); err != nil {
+			return false, false, err
+		}
+		if string(k) != key {
+			continue
+		}
+		switch v := r[start:c.off]; {
+		case len(v) == 1 && v[0] == 0xf5:
+			return true, true, nil
+		case len(v) == 1 && v[0] == 0xf4:
+			return false, true, nil
+		}
+		return false, false, fmt.Errorf("want true or false: %w", ErrMalformed)
+	}
+	return false, false, nil
 }

@@ -482,7 +482,7 @@ func TestGenesisFork(t *testing.T) {
 	l := founded(t)
 	first := must(Apply(nil, l.entries[0]))
 	d := draft{kind: KindGenesis, timeMs: l.now + 5}
-	raw := append([]byte(nil), must(d.seal(l.entries[0].plaintext, l.keys, l.rand))...)
+	raw := append([]byte(nil), must(d.seal(l.entries[0].plaintext, pub(l.keys.Proposer), nil, l.rand))...)
 	twin := &Entry{raw: append(raw, make([]byte, 128)...), ProposalHash: l.entries[0].ProposalHash}
 	twin.sign(l.keys)
 	e := must(Parse(twin.raw))

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"fmt"
 
@@ -34,11 +33,15 @@ type Genesis struct {
 	AuthorityPub [32]byte // id_sig of that log
 	SequencerPub [32]byte // a live device of that log: the one that proposes and orders
 	Policy       space.Policy
+	// SpaceProof is the signature of the space's own DID over the authority:
+	// nil when the space stands under its authority's DID. See SignSpaceDID.
+	SpaceProof *[64]byte `cbor:"-"`
 }
 
 // MemberAdd admits C under the slot given to nobody before. With an invite,
 // InviteID is its 16 bytes and Use the number of this use, from 1; without
-// one, both are empty.
+// one, both are empty. PublicDoor stands for an invite, with use 1, where the
+// policy mints for everybody.
 type MemberAdd struct {
 	_        struct{} `cbor:",toarray"`
 	Slot     uint32
@@ -50,7 +53,11 @@ type MemberAdd struct {
 	Use      uint32
 }
 
-// Epoch opens epoch N under a new group key. Wraps hold it for each reader of
+// PublicDoor is the invite id of those whom mint "public" lets in.
+var PublicDoor [16]byte
+
+// Epoch opens epoch N under a new group key; from N = 2 on it stands in a
+// Rotation. Wraps hold it for each reader of
 // the roster in slot order; a roster too large for one entry has Pages
 // instead: the hashes of sealed objects of PageSlots wraps each, fetched apart
 // and checked by each reader for its own slot. Inner is an EpochInner sealed
@@ -75,7 +82,7 @@ type Wrap struct {
 	Sealed []byte
 }
 
-// Cut is the last envelope of a chain that still counts.
+// Cut is an envelope of a chain up to which, with it, the chain counts.
 type Cut struct {
 	_     struct{} `cbor:",toarray"`
 	Chain [32]byte
@@ -126,93 +133,6 @@ func DecodeEpochInner(b []byte) (EpochInner, error) {
 		return EpochInner{}, fmt.Errorf("inner epoch body: %w", err)
 	}
 	return x, nil
-}
-
-// codec is a body's one encoding. check refuses what no state could accept
-// (space.DID checks itself when it is decoded); normal makes empty lists nil, which encode as null.
-type codec[T any] struct {
-	check  func(T) error
-	normal func(T) T
-}
-
-var (
-	genesisCodec = codec[Genesis]{Genesis.check, Genesis.normal}
-	memberCodec  = codec[MemberAdd]{MemberAdd.check, MemberAdd.normal}
-	epochCodec   = codec[Epoch]{Epoch.check, Epoch.normal}
-	innerCodec   = codec[EpochInner]{EpochInner.check, EpochInner.normal}
-	inviteCodec  = codec[Invite]{Invite.check, func(v Invite) Invite { return v }}
-	policyCodec  = codec[space.Policy]{func(space.Policy) error { return nil }, normalPolicy}
-)
-
-func (c codec[T]) encode(v T) ([]byte, error) {
-	if err := c.check(v); err != nil {
-		return nil, err
-	}
-	return space.Marshal(c.normal(v))
-}
-
-func (c codec[T]) decode(b []byte) (T, error) {
-	var v, none T
-	if err := space.Unmarshal(b, &v); err != nil {
-		return none, err
-	}
-	again, err := c.encode(v)
-	if err != nil {
-		return none, err
-	}
-	if !bytes.Equal(again, b) {
-		return none, fmt.Errorf("an empty list that is not null: %w", space.ErrNotCanonical)
-	}
-	return v, nil
-}
-
-// decodeBody gives the body of a kind that is built and nil for the others,
-// which Apply refuses.
-func decodeBody(k Kind, b []byte) (any, error) {
-	switch k {
-	case KindGenesis:
-		return boxed(genesisCodec.decode(b))
-	case KindMemberAdd:
-		return boxed(memberCodec.decode(b))
-	case KindEpoch:
-		return boxed(epochCodec.decode(b))
-	case KindPolicy:
-		return boxed(policyCodec.decode(b))
-	case KindInvite:
-		return boxed(inviteCodec.decode(b))
-	}
-	return nil, nil
-}
-
-func boxed[T any](v T, err error) (any, error) {
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
-}
-
-// encodeBody wants the body type that belongs to the kind, by value.
-func encodeBody(k Kind, body any) ([]byte, error) {
-	switch b := body.(type) {
-	case Genesis:
-		return encodeFor(k, KindGenesis, genesisCodec, b)
-	case MemberAdd:
-		return encodeFor(k, KindMemberAdd, memberCodec, b)
-	case Epoch:
-		return encodeFor(k, KindEpoch, epochCodec, b)
-	case space.Policy:
-		return encodeFor(k, KindPolicy, policyCodec, b)
-	case Invite:
-		return encodeFor(k, KindInvite, inviteCodec, b)
-	}
-	return nil, fmt.Errorf("%w: body of type %T", space.ErrUnsupported, body)
-}
-
-func encodeFor[T any](got, want Kind, c codec[T], v T) ([]byte, error) {
-	if got != want {
-		return nil, malformed("%v with the body of a %v", got, want)
-	}
-	return c.encode(v)
 }
 
 func absent[S ~[]E, E any](s S) S {
@@ -284,12 +204,10 @@ func (x Epoch) check() error {
 	case len(x.Inner) == 0 || len(x.Inner) > maxInner:
 		return malformed("inner body of %d bytes", len(x.Inner))
 	}
-	for _, w := range x.Wraps {
-		if len(w.Sealed) == 0 || len(w.Sealed) > maxSealed {
-			return malformed("wrap of %d bytes", len(w.Sealed))
-		}
+	if err := checkCuts(x.Cuts); err != nil {
+		return err
 	}
-	return nil
+	return checkSealed(x.Wraps)
 }
 
 func (x EpochInner) check() error {

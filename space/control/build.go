@@ -20,29 +20,55 @@ type BuildKeys struct {
 }
 
 // Build makes the entry that comes after s and returns it opened. It signs
-// nothing that Apply would refuse. body is the value that belongs to kind
-// (MemberAdd, Epoch, space.Policy, Invite). rand gives the salt and, when
-// sealed, the nonce.
+// nothing that Apply would refuse. body is the value that belongs to kind, as
+// Entry.Body lists them; the plain space.Policy stands for a PolicyChange. An
+// entry by one key for another's sequencer goes by Propose and Commit instead.
+// A Sequencer opens the next term; its Proposer and Sequencer are one
+// authority key. rand gives the salt and, when sealed, the nonce.
 func Build(s *State, kind Kind, body any, keys BuildKeys, timeMs int64, rand io.Reader) (*Entry, error) {
-	e, err := buildNext(s, kind, body, keys, timeMs, rand)
+	d := draftOf(s, kind, epochAfter(s.Epoch, body), timeMs)
+	if kind == KindSequencer {
+		d.term++
+	}
+	e, err := d.buildNext(s, body, keys, rand)
 	if err != nil {
-		return nil, fmt.Errorf("build control entry %d: %v: %w", s.Head.Seq+1, kind, err)
+		return nil, fmt.Errorf("build control entry %d: %v: %w", d.seq, kind, err)
 	}
 	return e, nil
 }
 
-func buildNext(s *State, kind Kind, body any, keys BuildKeys, timeMs int64, rand io.Reader) (*Entry, error) {
-	d := draft{
-		kind: kind, term: s.Head.Term, seq: s.Head.Seq + 1, spaceID: s.SpaceID,
-		prev: s.Head.Hash, base: s.Head.Hash, epoch: epochAfter(s.Epoch, body), timeMs: timeMs,
+// BuildTerm is Build for a Sequencer that opens the given term: one that must
+// be above a term which is abandoned with all that stands in it.
+func BuildTerm(s *State, body Sequencer, term uint64, keys BuildKeys, timeMs int64, rand io.Reader) (*Entry, error) {
+	d := draftOf(s, KindSequencer, s.Epoch, timeMs)
+	d.term = term
+	e, err := d.buildNext(s, body, keys, rand)
+	if err != nil {
+		return nil, fmt.Errorf("build control entry %d: term %d: %w", d.seq, term, err)
 	}
+	return e, nil
+}
+
+func draftOf(s *State, kind Kind, epoch uint64, timeMs int64) draft {
+	return draft{
+		kind: kind, term: s.Head.Term, seq: s.Head.Seq + 1, spaceID: s.SpaceID,
+		prev: s.Head.Hash, base: s.Head.Hash, epoch: epoch, timeMs: timeMs,
+	}
+}
+
+func (d draft) buildNext(s *State, body any, keys BuildKeys, rand io.Reader) (*Entry, error) {
 	if err := keys.check(); err != nil {
 		return nil, err
 	}
-	if !s.SequencerPub.Equal(keys.Sequencer.Public()) {
+	switch {
+	case d.kind == KindSequencer && !keys.Proposer.Equal(keys.Sequencer):
+		return nil, fmt.Errorf("one authority key proposes and commits: %w", space.ErrForbidden)
+	case d.kind != KindSequencer && !s.SequencerPub.Equal(keys.Sequencer.Public()):
 		return nil, fmt.Errorf("not the sequencer's key: %w", space.ErrForbidden)
+	case d.term < s.Head.Term || d.kind == KindSequencer && d.term == s.Head.Term:
+		return nil, malformed("term %d after term %d", d.term, s.Head.Term)
 	}
-	return d.build(body, keys, rand, func(e *Entry) error {
+	return d.finish(body, keys, rand, func(e *Entry) error {
 		_, err := s.transition(e)
 		return err
 	})
@@ -52,6 +78,9 @@ func buildNext(s *State, kind Kind, body any, keys BuildKeys, timeMs int64, rand
 func epochAfter(now uint64, body any) uint64 {
 	if x, ok := body.(Epoch); ok {
 		return x.N
+	}
+	if r := rotationOf(body); r != nil {
+		return r.Epoch.N
 	}
 	return now
 }
@@ -67,7 +96,7 @@ func BuildGenesis(body Genesis, keys BuildKeys, timeMs int64, rand io.Reader) (*
 		if !ed25519.PublicKey(body.SequencerPub[:]).Equal(keys.Sequencer.Public()) {
 			return nil, fmt.Errorf("not the sequencer's key: %w", space.ErrForbidden)
 		}
-		return d.build(body, keys, rand, func(e *Entry) error {
+		return d.finish(body, keys, rand, func(e *Entry) error {
 			_, err := genesisState(e)
 			return err
 		})
@@ -95,28 +124,19 @@ type draft struct {
 	timeMs        int64
 }
 
-// build encodes, seals, lets check judge the entry as a reader would see it,
+// finish encodes, seals, lets check judge the entry as a reader would see it,
 // and only then signs.
-func (d draft) build(body any, keys BuildKeys, rand io.Reader, check func(*Entry) error) (*Entry, error) {
+func (d draft) finish(body any, keys BuildKeys, rand io.Reader, check func(*Entry) error) (*Entry, error) {
 	b, err := encodeBody(d.kind, body)
 	if err != nil {
 		return nil, err
 	}
-	var salt [saltSize]byte
-	if _, err := io.ReadFull(rand, salt[:]); err != nil {
-		return nil, fmt.Errorf("salt: %w", err)
-	}
-	plain := append(append(append([]byte(nil), d.base[:]...), salt[:]...), b...)
-	raw, err := d.seal(plain, keys, rand)
+	plain, err := plaintext(d.base, b, rand)
 	if err != nil {
 		return nil, err
 	}
-	raw = append(raw, make([]byte, 2*ed25519.SignatureSize)...)
-	e, err := parseFraming(raw)
+	e, err := d.build(plain, [32]byte(keys.Proposer.Public().(ed25519.PublicKey)), keys.CK, rand)
 	if err != nil {
-		return nil, err
-	}
-	if err := e.Open(keys.CK); err != nil {
 		return nil, err
 	}
 	if err := check(e); err != nil {
@@ -126,8 +146,24 @@ func (d draft) build(body any, keys BuildKeys, rand io.Reader, check func(*Entry
 	return e, nil
 }
 
+// build seals the entry and opens it again, with room for two signatures.
+func (d draft) build(plain []byte, proposer [32]byte, ck []byte, rand io.Reader) (*Entry, error) {
+	raw, err := d.seal(plain, proposer, ck, rand)
+	if err != nil {
+		return nil, err
+	}
+	e, err := parseFraming(append(raw, make([]byte, 2*ed25519.SignatureSize)...))
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Open(ck); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
 // seal gives the bytes in front of the signatures.
-func (d draft) seal(plain []byte, keys BuildKeys, rand io.Reader) ([]byte, error) {
+func (d draft) seal(plain []byte, proposer [32]byte, ck []byte, rand io.Reader) ([]byte, error) {
 	h := make([]byte, offBody, offBody+len(plain)+chacha20poly1305.Overhead+2*ed25519.SignatureSize)
 	copy(h, magic)
 	h[offKind] = byte(d.kind)
@@ -137,14 +173,14 @@ func (d draft) seal(plain []byte, keys BuildKeys, rand io.Reader) ([]byte, error
 	copy(h[offPrev:], d.prev[:])
 	binary.BigEndian.PutUint64(h[offEpoch:], d.epoch)
 	binary.BigEndian.PutUint64(h[offTime:], uint64(d.timeMs))
-	copy(h[offProposer:], keys.Proposer.Public().(ed25519.PublicKey))
+	copy(h[offProposer:], proposer[:])
 	hash := proposalHash(d.kind, d.spaceID, plain)
 	copy(h[offHash:], hash[:])
 	if (&Entry{Kind: d.kind, Seq: d.seq}).InClear() {
 		binary.BigEndian.PutUint32(h[offLen:], uint32(len(plain)))
 		return append(h, plain...), nil
 	}
-	aead, err := bodyCipher(keys.CK)
+	aead, err := bodyCipher(ck)
 	if err != nil {
 		return nil, err
 	}

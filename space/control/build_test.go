@@ -118,12 +118,12 @@ func TestBuildRefuses(t *testing.T) {
 	noCK := l.keys
 	noCK.CK = nil
 	tests := []struct {
-		name  string
-		kind  Kind
-		body  any
-		keys  BuildKeys
-		ms    int64
-		want  error
+		name string
+		kind Kind
+		body any
+		keys BuildKeys
+		ms   int64
+		want error
 	}{
 		{"slot taken", KindMemberAdd, MemberAdd{C: [32]byte{1}, DID: "did:web:x.example", Level: space.LevelRead}, l.keys, l.now, space.ErrMalformed},
 		{"body of another kind", KindMemberAdd, testInvite("n"), l.keys, l.now, space.ErrMalformed},

@@ -15,13 +15,12 @@ import (
 // Kind says what an entry does. The numbers stand on the wire.
 type Kind byte
 
-// The kinds. Genesis, member-add, epoch, policy and invite are built; the
-// others are known to Parse and refused by Apply.
+// The kinds.
 const (
 	KindGenesis       Kind = 1
 	KindSequencer     Kind = 2 // body in clear
 	KindMemberAdd     Kind = 3
-	KindMemberRemove  Kind = 4 // with its epoch
+	KindMemberRemove  Kind = 4
 	KindEpoch         Kind = 5
 	KindPolicy        Kind = 6
 	KindInvite        Kind = 7
@@ -30,11 +29,14 @@ const (
 	KindDelegationSet Kind = 10
 	KindCheckpoint    Kind = 11
 	KindDelete        Kind = 12
+	KindMemberLevel   Kind = 13
+	KindTransfer      Kind = 14
 )
 
 var kindNames = [...]string{
 	1: "genesis", "sequencer", "member-add", "member-remove", "epoch", "policy",
 	"invite", "invite-revoke", "keeper-set", "delegation-set", "checkpoint", "delete",
+	"member-level", "transfer",
 }
 
 func (k Kind) String() string {
@@ -161,6 +163,8 @@ func (e *Entry) checkShape() error {
 		return fmt.Errorf("%w: space id and prev are zero in a genesis and nowhere else", space.ErrMalformed)
 	case genesis && (e.Term != 0 || e.Epoch != 0):
 		return fmt.Errorf("%w: genesis of term %d, epoch %d", space.ErrMalformed, e.Term, e.Epoch)
+	case e.Kind == KindSequencer && e.Term == 0:
+		return fmt.Errorf("%w: %v of term 0", space.ErrMalformed, e.Kind)
 	case e.InClear() && [24]byte(e.raw[offNonce:offBody]) != [24]byte{}:
 		return fmt.Errorf("%w: nonce on a body in clear", space.ErrMalformed)
 	case !e.InClear() && len(e.box()) < bodyStart+chacha20poly1305.Overhead:
@@ -184,11 +188,21 @@ func (e *Entry) Raw() []byte { return e.raw }
 // Head is the log's head once this entry is its last.
 func (e *Entry) Head() space.Head { return space.Head{Term: e.Term, Seq: e.Seq, Hash: e.hash} }
 
+// TermOf reads the term out of the bytes of an entry that Parse took.
+func TermOf(raw []byte) uint64 {
+	if len(raw) < offSeq {
+		return 0
+	}
+	return binary.BigEndian.Uint64(raw[offTerm:])
+}
+
 // Opened reports whether the body is there.
 func (e *Entry) Opened() bool { return e.opened }
 
-// Body is what Open found: a Genesis, MemberAdd, Epoch, space.Policy or Invite
-// value by e.Kind; nil before Open and for kinds that are not built.
+// Body is what Open found, a value by e.Kind: Genesis, Sequencer, MemberAdd,
+// MemberRemove, Epoch (the first) or Rotation, PolicyChange, Invite,
+// InviteRevoke, KeeperSet, Delegation, Checkpoint, Delete, MemberLevel or
+// Transfer. It is nil before Open.
 func (e *Entry) Body() any { return e.body }
 
 // BaseHead is the hash of the entry the proposer stood on; zero before Open.

@@ -118,7 +118,7 @@ func TestSealedBodyTooShort(t *testing.T) {
 	l := founded(t)
 	for n := bodyStart - 16; n < bodyStart; n++ {
 		d := l.next(KindInvite)
-		e := &Entry{raw: append(must(d.seal(make([]byte, n), l.keys, l.rand)), make([]byte, 128)...)}
+		e := &Entry{raw: append(must(d.seal(make([]byte, n), pub(l.keys.Proposer), l.keys.CK, l.rand)), make([]byte, 128)...)}
 		e.ProposalHash = proposalHash(d.kind, d.spaceID, make([]byte, n))
 		e.sign(l.keys)
 		if _, err := Parse(e.raw); !errors.Is(err, space.ErrMalformed) {

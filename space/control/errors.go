@@ -40,3 +40,17 @@ type ErrFork struct {
 func (e ErrFork) Error() string {
 	return fmt.Sprintf("control log forked at %d.%d: %x and %x", e.Ours.Term, e.Ours.Seq, e.Ours.Hash[:4], e.Theirs.Hash[:4])
 }
+
+// ErrSuperseded is an entry by which the authority opens a higher term on an
+// earlier entry than our head: what stands behind that one is void. Replay up
+// to Accept and apply the entry again. Known is false if Accept is none of our
+// last Recent heads: of another branch, then, or far back. Accept has no true
+// Term then.
+type ErrSuperseded struct {
+	Accept space.Head
+	Known  bool
+}
+
+func (e ErrSuperseded) Error() string {
+	return fmt.Sprintf("a new sequencer goes on from control entry %d %x", e.Accept.Seq, e.Accept.Hash[:4])
+}

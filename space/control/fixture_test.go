@@ -259,7 +259,7 @@ func forge(tb testing.TB, d draft, body any, keys BuildKeys) *Entry {
 
 func forgeRaw(d draft, body []byte, keys BuildKeys) []byte {
 	plain := append(append(d.base[:len(d.base):len(d.base)], make([]byte, saltSize)...), body...)
-	e := &Entry{raw: append(must(d.seal(plain, keys, fixed("forge"))), make([]byte, 128)...)}
+	e := &Entry{raw: append(must(d.seal(plain, pub(keys.Proposer), keys.CK, fixed("forge"))), make([]byte, 128)...)}
 	e.ProposalHash = proposalHash(d.kind, d.spaceID, plain)
 	e.sign(keys)
 	return e.raw
