@@ -422,3 +422,32 @@ func FuzzWrapped(f *testing.F) {
 		}
 	})
 }
+
+func TestChildAsk(t *testing.T) {
+	sk := ed25519.NewKeyFromSeed(fill(1, 32))
+	pub := sk.Public().(ed25519.PublicKey)
+	ask := func(b byte) [32]byte {
+		x := [8]byte{}
+		x[b] = 1
+		return ChildAskMessage(1+x[1], [32]byte{x[2]}, [32]byte{x[3]}, identity.DeviceID{x[4]}, identity.Commitment{x[5]}, identity.DeviceID{x[6]}, x[7:])
+	}
+	sig := SignChildAsk(sk, ask(0))
+	if err := CheckChildAsk(pub, ask(0), sig); err != nil {
+		t.Fatal(err)
+	}
+	for b := byte(1); b <= 7; b++ {
+		if err := CheckChildAsk(pub, ask(b), sig); !errors.Is(err, space.ErrForged) {
+			t.Errorf("field %d is not bound: %v", b, err)
+		}
+	}
+	answer := ChildAnswerMessage(ask(0), []byte("a"))
+	for name, m := range map[string][32]byte{
+		"question": ChildAnswerMessage(ask(1), []byte("a")),
+		"answer":   ChildAnswerMessage(ask(0), []byte("b")),
+		"itself":   ask(0),
+	} {
+		if err := CheckChildAsk(pub, m, SignChildAsk(sk, answer)); !errors.Is(err, space.ErrForged) {
+			t.Errorf("%s is not bound: %v", name, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package seal
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/kithnet/kith/space"
@@ -51,4 +52,29 @@ func checkClaim(pk ed25519.PublicKey, l space.Label, m [32]byte, sig [64]byte) e
 		return fmt.Errorf("check claim: %w: signature", space.ErrForged)
 	}
 	return nil
+}
+
+// ChildAskMessage is what a device signs that asks something on a delegation
+// stream: H("child/ask", kind ‖ space_id ‖ nonce ‖ responder ‖ C ‖ dev_sig ‖
+// SHA-256(body)). The space is the one that is asked.
+func ChildAskMessage(kind byte, spaceID, nonce [32]byte, responder identity.DeviceID, c identity.Commitment, dev identity.DeviceID, body []byte) [32]byte {
+	sum := sha256.Sum256(body)
+	return space.Hash(space.LabelChildAsk, []byte{kind}, spaceID[:], nonce[:], responder[:], c[:], dev[:], sum[:])
+}
+
+// ChildAnswerMessage is what the device that answers signs: H("child/ask",
+// 0 ‖ question ‖ SHA-256(answer)), question being the ChildAskMessage.
+func ChildAnswerMessage(question [32]byte, answer []byte) [32]byte {
+	sum := sha256.Sum256(answer)
+	return space.Hash(space.LabelChildAsk, []byte{0}, question[:], sum[:])
+}
+
+// SignChildAsk signs a ChildAskMessage or a ChildAnswerMessage.
+func SignChildAsk(sk ed25519.PrivateKey, m [32]byte) [64]byte {
+	return [64]byte(space.Sign(sk, space.LabelChildAsk, m[:]))
+}
+
+// CheckChildAsk verifies what SignChildAsk made.
+func CheckChildAsk(pk ed25519.PublicKey, m [32]byte, sig [64]byte) error {
+	return checkClaim(pk, space.LabelChildAsk, m, sig)
 }
