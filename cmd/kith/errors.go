@@ -61,6 +61,30 @@ var meanings = []meaning{
 	{space.ErrSpaceNotFound, exitNotFound, "SpaceNotFound", func(a *app) string { return a.kith("space list") }},
 	{space.ErrRepoNotFound, exitNotFound, "RepoNotFound", func(a *app) string { return a.kith("space members %s", a.spaceName()) + " names who may have written" }},
 	{space.ErrRecordNotFound, exitNotFound, "RecordNotFound", func(a *app) string { return a.kith("record list %s", a.spaceName()) }},
+	{space.ErrSpaceDeleted, exitNotFound, "SpaceDeleted", func(a *app) string {
+		return a.kith("space forget %s", a.spaceName()) + " destroys what is still here"
+	}},
+	{space.ErrMemberNotFound, exitNotFound, "MemberNotFound", func(a *app) string { return a.kith("space members %s", a.spaceName()) }},
+	{space.ErrInviteNotFound, exitNotFound, "InviteNotFound", func(a *app) string { return a.kith("space invites %s", a.spaceName()) }},
+	{space.ErrRequestNotFound, exitNotFound, "RequestNotFound", func(a *app) string { return a.kith("space approve %s", a.spaceName()) + " lists who waits" }},
+	{xrpc.ErrDeviceNotFound, exitNotFound, "DeviceNotFound", func(a *app) string { return a.kith("device list") }},
+	{space.ErrUnknownDID, exitNotFound, "UnknownDid", func(a *app) string {
+		return "this node has never met them: send them a link instead: " + a.kith("space invite %s", a.spaceName())
+	}},
+	{space.ErrMemberExists, exitFailed, "MemberAlreadyExists", func(a *app) string {
+		return a.kith("space level %s DID LEVEL", a.spaceName()) + " changes what they may do"
+	}},
+	{space.ErrLastAuthority, exitFailed, "LastAuthority", func(a *app) string {
+		return "end the space with " + a.kith("space delete %s", a.spaceName()) + ", or hand one with a DID of its own over with space transfer"
+	}},
+	{space.ErrFrozen, exitFailed, "SpaceFrozen", say("its sequencer said two things at once: nothing more is taken; reading goes on, and a new space is the way out")},
+	{space.ErrNotSequencer, exitFailed, "SequencerUnavailable", func(a *app) string {
+		return "try again when it is online; " + a.kith("space sequencer %s", a.spaceName()) + " says who it is"
+	}},
+	{space.ErrDelegationCycle, exitFailed, "DelegationCycle", func(a *app) string { return a.kith("space members %s", a.spaceName()) + " shows what is within it" }},
+	{space.ErrDelegationDepth, exitFailed, "DelegationTooDeep", say("add the inner spaces themselves")},
+	{space.ErrStaleDescriptor, exitFailed, "StaleDescriptor", say("try again when a keeper of the other space is online")},
+	{xrpc.ErrLastDevice, exitFailed, "LastDevice", say("revoke it from another device, or with the recovery words")},
 	{space.ErrInvite, exitDenied, "InvalidInvite", say("ask whoever invited you for a new link")},
 	{space.ErrNotMember, exitDenied, "NotMember", say("ask a member for an invite")},
 	{space.ErrForbidden, exitDenied, "Forbidden", func(a *app) string {

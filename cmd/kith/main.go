@@ -47,9 +47,13 @@ type commands struct {
 	Space   spaceCmd   `cmd:"" help:"Make, share and join spaces."`
 	Record  recordCmd  `cmd:"" help:"Write and read records."`
 	Repo    repoCmd    `cmd:"" help:"One author's records in a space."`
+	Keeper  keeperCmd  `cmd:"" help:"What this node does for the spaces of others."`
 	Testnet testnetCmd `cmd:"" help:"Several nodes on this machine."`
 	Bench   benchCmd   `cmd:"" help:"Measure."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go."`
+
+	Completion completionCmd `cmd:"" help:"Print a script that completes command lines."`
+	Complete   completeCmd   `cmd:"" hidden:"" help:"List how a command line may go on."`
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

@@ -18,6 +18,7 @@ type recordCmd struct {
 	List   recordListCmd   `cmd:"" help:"List records."`
 	Delete recordDeleteCmd `cmd:"" help:"Delete a record of one's own."`
 	Apply  recordApplyCmd  `cmd:"" help:"Carry out a file of writes."`
+	Watch  recordWatchCmd  `cmd:"" help:"Print changes as they come, until interrupted."`
 }
 
 // recordView is a version of a record in JSON.

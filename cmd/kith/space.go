@@ -13,26 +13,35 @@ import (
 )
 
 type spaceCmd struct {
-	Create  spaceCreateCmd  `cmd:"" help:"Make a space."`
-	List    spaceListCmd    `cmd:"" help:"List the spaces of this node."`
-	Show    spaceShowCmd    `cmd:"" help:"Show one space."`
-	Invite  spaceInviteCmd  `cmd:"" help:"Make a link that lets others in."`
-	Join    spaceJoinCmd    `cmd:"" help:"Join a space by its link."`
-	Members spaceMembersCmd `cmd:"" help:"List who belongs to a space."`
+	Create    spaceCreateCmd    `cmd:"" help:"Make a space."`
+	List      spaceListCmd      `cmd:"" help:"List the spaces of this node."`
+	Show      spaceShowCmd      `cmd:"" help:"Show one space."`
+	Update    spaceUpdateCmd    `cmd:"" help:"Change how a space is run."`
+	Delete    spaceDeleteCmd    `cmd:"" help:"End a space for all its members."`
+	Invite    spaceInviteCmd    `cmd:"" help:"Make a link that lets others in."`
+	Invites   spaceInvitesCmd   `cmd:"" help:"List the invites of a space."`
+	Uninvite  spaceUninviteCmd  `cmd:"" help:"Revoke an invite."`
+	Approve   spaceApproveCmd   `cmd:"" help:"List who waits for a yes, and say it."`
+	Join      spaceJoinCmd      `cmd:"" help:"Join a space by its link."`
+	Members   spaceMembersCmd   `cmd:"" help:"List who belongs to a space."`
+	Add       spaceAddCmd       `cmd:"" help:"Add a member, or another space."`
+	Level     spaceLevelCmd     `cmd:"" help:"Change what a member may do."`
+	Remove    spaceRemoveCmd    `cmd:"" help:"Remove a member; new keys for the others."`
+	Rotate    spaceRotateCmd    `cmd:"" help:"Make new keys."`
+	Keeper    spaceKeeperCmd    `cmd:"" help:"Members whose nodes let others in."`
+	Sequencer spaceSequencerCmd `cmd:"" help:"Show or appoint who orders the log."`
+	Transfer  spaceTransferCmd  `cmd:"" help:"Hand a space with a DID of its own to another member."`
+	Leave     spaceLeaveCmd     `cmd:"" help:"Leave a space."`
+	Forget    spaceForgetCmd    `cmd:"" help:"Destroy this node's keys and data of a space."`
 }
 
 type spaceCreateCmd struct {
-	Type        space.NSID      `help:"What kind of space, such as com.example.notes." required:"" placeholder:"NSID"`
-	Key         space.RecordKey `help:"Last part of its address. Standard: drawn." placeholder:"SKEY"`
-	Name        string          `help:"Petname, for this node only." placeholder:"NAME"`
-	Mint        string          `help:"Who gets credentials: member-list, public, managing-app." enum:",member-list,public,managing-app" default:"" placeholder:"POLICY"`
-	ManagingApp string          `help:"The managing app." placeholder:"DID"`
-	AppAccess   string          `help:"Which apps: open, allowList." enum:",open,allowList" default:"" placeholder:"POLICY"`
-	Allow       []string        `help:"App that may, again for more." placeholder:"ID" sep:"none"`
-	History     string          `help:"What newcomers read: full, from-join." enum:",full,from-join" default:"" placeholder:"POLICY"`
-	KeyPolicy   string          `help:"When a reader goes: rotate, static." enum:",rotate,static" default:"" placeholder:"POLICY"`
-	Relay       []string        `help:"Relay that carries it, again for more, or none." placeholder:"ADDR" sep:"none"`
-	OwnDID      bool            `help:"Give the space a DID of its own." name:"own-did"`
+	Type   space.NSID      `help:"What kind of space, such as com.example.notes." required:"" placeholder:"NSID"`
+	Key    space.RecordKey `help:"Last part of its address. Standard: drawn." placeholder:"SKEY"`
+	Name   string          `help:"Petname, for this node only." placeholder:"NAME"`
+	Relay  []string        `help:"Relay that carries it, again for more, or none." placeholder:"ADDR" sep:"none"`
+	OwnDID bool            `help:"Give the space a DID of its own, so that it can change hands." name:"own-did"`
+	policyFlags
 }
 
 // spaceView is a space in JSON.
@@ -47,12 +56,15 @@ type spaceView struct {
 	CreatedAt string       `json:"createdAt"`
 	Rev       string       `json:"rev,omitempty"`
 	Policy    space.Policy `json:"policy"`
+	Deleted   bool         `json:"deleted,omitempty"`
+	Frozen    bool         `json:"frozen,omitempty"`
 }
 
 func view(s xrpc.SpaceInfo) spaceView {
 	v := spaceView{
 		URI: s.ID, SpaceID: hex.EncodeToString(s.SpaceID[:]), Name: s.Name, Epoch: s.Epoch, Role: s.Level,
 		Authority: s.Authority, Creator: s.Creator, CreatedAt: timestamp(s.CreatedMs), Policy: s.Policy,
+		Deleted: s.Deleted, Frozen: s.Frozen,
 	}
 	if s.Rev != 0 {
 		v.Rev = s.Rev.String()
@@ -67,8 +79,13 @@ func (c *spaceCreateCmd) Run(a *app) error {
 	if strings.Contains(c.Name, "://") {
 		return usage("choose a name without ://", "--name: %q reads like an address", c.Name)
 	}
-	if c.OwnDID {
-		return notBuilt("--own-did")
+	patch, err := c.patch()
+	if err != nil {
+		return err
+	}
+	policy, err := patch.Apply(space.Policy{})
+	if err != nil {
+		return usage("--config '{}'", "--config: %s", reason(err))
 	}
 	api, err := a.client()
 	if err != nil {
@@ -78,11 +95,7 @@ func (c *spaceCreateCmd) Run(a *app) error {
 		c.Relay = nil
 	}
 	info, err := api.CreateSpace(a.ctx, xrpc.NewSpace{
-		Type: c.Type, Key: c.Key, Name: c.Name, Relays: c.Relay,
-		Policy: space.Policy{
-			Mint: c.Mint, ManagingApp: c.ManagingApp, AppAccess: c.AppAccess, Allow: c.Allow,
-			History: c.History, KeyPolicy: c.KeyPolicy,
-		},
+		Type: c.Type, Key: c.Key, Name: c.Name, Relays: c.Relay, Policy: policy, OwnDID: c.OwnDID,
 	})
 	if err != nil {
 		return err
@@ -120,7 +133,7 @@ func (*spaceListCmd) Run(a *app) error {
 			if name == "" {
 				name = "-"
 			}
-			fmt.Fprintf(t, "%s\t%s\tepoch %d\t%s\n", name, v.Role, v.Epoch, v.URI)
+			fmt.Fprintf(t, "%s\t%s\tepoch %d\t%s%s\n", name, v.Role, v.Epoch, v.URI, v.ends())
 		}
 		t.Flush()
 	})
@@ -141,109 +154,49 @@ func (c *spaceShowCmd) Run(a *app) error {
 		return err
 	}
 	v := view(info)
-	return a.answer(v, func(w io.Writer) {
-		line(w, "space", "%s", v.URI)
-		if v.Name != "" {
-			line(w, "name", "%s", v.Name)
-		}
-		line(w, "id", "%s", v.SpaceID)
-		line(w, "role", "%s", v.Role)
-		line(w, "epoch", "%d", v.Epoch)
-		line(w, "authority", "%s", v.Authority)
-		line(w, "created", "%s", v.CreatedAt)
-		line(w, "policy", "mint %s, apps %s, keys %s, history %s", v.Policy.Mint, v.Policy.AppAccess, v.Policy.KeyPolicy, v.Policy.History)
-	})
+	return a.answer(v, v.show)
 }
 
-type spaceInviteCmd struct {
-	Space   string `arg:"" help:"URI or petname."`
-	Level   string `help:"What who joins may do: write, read, read_self. Standard: write." enum:"write,read,read_self" default:"write" placeholder:"LEVEL"`
-	Uses    uint32 `help:"How many may join by it. Standard: 1." default:"1" placeholder:"N"`
-	Expires span   `help:"How long it is good: 7d, 12h, 30m. Standard: 7d." default:"7d" placeholder:"DUR"`
-}
-
-// inviteView is an invite in JSON. The link is a secret.
-type inviteView struct {
-	Link      string      `json:"link"`
-	ID        string      `json:"id"`
-	Space     space.ID    `json:"space"`
-	Level     space.Level `json:"level"`
-	Uses      uint32      `json:"uses"`
-	ExpiresAt string      `json:"expiresAt"`
-}
-
-// Run makes an invite link.
-func (c *spaceInviteCmd) Run(a *app) error {
+// ends says what became of a space that takes no more.
+func (v spaceView) ends() string {
 	switch {
-	case c.Uses == 0:
-		return usage("--uses 1", "--uses: an invite that nobody may use is none")
-	case c.Expires <= 0:
-		return usage("--expires 7d", "--expires: want a time to come")
+	case v.Deleted:
+		return "  deleted"
+	case v.Frozen:
+		return "  frozen"
 	}
-	level, err := space.ParseLevel(c.Level)
-	if err != nil {
-		return usage("--level write", "--level: %s", reason(err))
-	}
-	api, id, err := a.open(c.Space)
-	if err != nil {
-		return err
-	}
-	until := time.Now().Add(time.Duration(c.Expires)).UnixMilli()
-	inv, err := api.Invite(a.ctx, id, xrpc.InviteOptions{Level: level, MaxUses: c.Uses, ExpiresMs: uint64(until)})
-	if err != nil {
-		return err
-	}
-	v := inviteView{inv.Link, inv.ID, id, inv.Level, inv.MaxUses, timestamp(int64(inv.ExpiresMs))}
-	return a.answer(v, func(w io.Writer) {
-		fmt.Fprintln(w, v.Link)
-		a.say("invite", "%s: %s, until %s; whoever has the link can join", v.ID, uses(v), v.ExpiresAt)
-		a.say("next", "they: kith space join LINK, while this node runs")
-	})
+	return ""
 }
 
-func uses(v inviteView) string {
-	if v.Uses == 1 {
-		return fmt.Sprintf("one may join to %s", v.Level)
+// show prints a space for people.
+func (v spaceView) show(w io.Writer) {
+	line(w, "space", "%s%s", v.URI, v.ends())
+	if v.Name != "" {
+		line(w, "name", "%s", v.Name)
 	}
-	return fmt.Sprintf("%d may join to %s", v.Uses, v.Level)
-}
-
-type spaceMembersCmd struct {
-	Space string `arg:"" help:"URI or petname."`
-}
-
-// memberView is a member in JSON.
-type memberView struct {
-	DID     space.DID   `json:"did"`
-	Level   space.Level `json:"level"`
-	Via     string      `json:"via"`
-	Keeper  bool        `json:"keeper"`
-	AddedAt string      `json:"addedAt"`
-}
-
-// Run lists the roster.
-func (c *spaceMembersCmd) Run(a *app) error {
-	api, id, err := a.open(c.Space)
-	if err != nil {
-		return err
+	p := v.Policy
+	if p.DisplayName != "" {
+		line(w, "title", "%s", p.DisplayName)
 	}
-	all, err := api.Members(a.ctx, id)
-	if err != nil {
-		return err
+	if p.Description != "" {
+		line(w, "about", "%s", p.Description)
 	}
-	views := make([]memberView, len(all))
-	for i, m := range all {
-		views[i] = memberView{m.DID, m.Level, m.Via, m.Keeper, timestamp(m.AddedMs)}
+	line(w, "id", "%s", v.SpaceID)
+	line(w, "role", "%s", v.Role)
+	line(w, "epoch", "%d", v.Epoch)
+	line(w, "authority", "%s", v.Authority)
+	line(w, "created", "%s", v.CreatedAt)
+	line(w, "policy", "mint %s, apps %s, keys %s, history %s", p.Mint, p.AppAccess, p.KeyPolicy, p.History)
+	if p.ManagingApp != "" {
+		line(w, "", "managed by %s", p.ManagingApp)
 	}
-	return a.answer(map[string]any{"members": views}, func(w io.Writer) {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		for _, v := range views {
-			via := v.Via
-			if via == "" {
-				via = "-"
-			}
-			fmt.Fprintf(t, "%s\t%s\t%s\n", v.DID, v.Level, via)
-		}
-		t.Flush()
-	})
+	for _, app := range p.Allow {
+		line(w, "", "for %s", app)
+	}
+	if p.MaxEpochLagSeconds != 0 {
+		line(w, "", "writers follow a new epoch within %s", time.Duration(p.MaxEpochLagSeconds)*time.Second)
+	}
+	if text, err := p.Config.JSON(); p.Config != nil && err == nil {
+		line(w, "config", "%s", text)
+	}
 }
