@@ -151,7 +151,7 @@ func (a *app) explainAnswer(f *failure, e *xrpc.Error) {
 	case e.Name == "InvalidRequest":
 		f.code, f.hint = exitUsage, "correct what the message names; --help shows the command"
 	case strings.HasPrefix(e.Name, "Unsupported"):
-		f.hint = "leave it out; a later version may bring it"
+		f.hint = "no node carries that out: change what the message names, or leave it out"
 	case e.Status >= http.StatusInternalServerError:
 		f.hint = "the node's log says more"
 	case e.Name == "XRPCNotSupported" || e.Name == "UnexpectedAnswer":
