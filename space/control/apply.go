@@ -63,6 +63,9 @@ func (s *State) checkPlace(e *Entry) error {
 	}
 	switch {
 	case e.Seq < head.Seq:
+		if h, ok := s.recent.at(e.Seq); ok && h.Term == e.Term && h.Hash != e.hash {
+			return ErrFork{Ours: h, Theirs: e.Head(), Entry: e}
+		}
 		return ErrStale{Have: head, Got: e.Head()}
 	case e.Seq == head.Seq:
 		return ErrFork{Ours: head, Theirs: e.Head(), Entry: e}

@@ -10,6 +10,7 @@ import (
 	"testing/iotest"
 
 	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/identity"
 )
 
 const logFile = "testdata/log.txt"
@@ -27,12 +28,63 @@ func golden(t *testing.T) *log {
 	p.Config = must(space.RecordFromJSON([]byte(`{"theme":"green"}`)))
 	l.add(KindPolicy, p)
 	l.add(KindMemberAdd, l.memberBy(3, v, 2))
-	x := l.epoch()
-	x.Inner = must(EpochInner{IssuerPub: pub(fixedKey("issuer")), FetchPub: pub(fixedKey("fetch")), CtlLink: []byte("link")}.Encode())
-	l.add(KindEpoch, x)
+	l.add(KindEpoch, l.rotated(KindEpoch, Rotation{}, func(r *Rotation) {
+		r.Epoch.Inner = must(EpochInner{IssuerPub: pub(fixedKey("issuer")), FetchPub: pub(fixedKey("fetch")), CtlLink: []byte("link")}.Encode())
+	}))
 	l.keys.CK = bytes.Repeat([]byte{8}, 32)
-	l.add(KindInvite, testInvite("second epoch"))
+	v2 := testInvite("second epoch")
+	v2.NeedsApproval = true
+	l.add(KindInvite, v2)
+	goldenChanges(l, v2)
 	return l
+}
+
+// goldenChanges goes on with the kinds that take something away.
+func goldenChanges(l *log, v Invite) {
+	l.add(KindInviteRevoke, InviteRevoke{ID: v.ID})
+	m1, m2, m3 := must2(l.s.AtSlot(1)), must2(l.s.AtSlot(2)), must2(l.s.AtSlot(3))
+	l.add(KindKeeperSet, KeeperSet{Slot: 2, C: m2.C, Caps: CapAdmit | CapSequence, Devices: [][32]byte{pub(fixedKey("keeper"))}, Issuer: []byte("sealed issuer")})
+	cut := Cut{Chain: [32]byte{1}, Seq: 7, ID: [32]byte{2}}
+	l.add(KindCheckpoint, Checkpoint{Epoch: 1, Topic: [32]byte{3}, Count: 9, Digest: [32]byte{4}, Heads: []Cut{cut}})
+	l.add(KindMemberLevel, MemberLevel{Slot: 1, C: m1.C, Level: space.LevelWrite})
+	cut.Seq++
+	l.add(KindMemberRemove, l.rotated(KindMemberRemove, MemberRemove{Slot: 3, C: m3.C}, func(r *Rotation) {
+		r.Epoch.Cuts, r.Ended = []Cut{cut}, []identity.Commitment{m2.C}
+	}))
+	l.keys.CK = bytes.Repeat([]byte{9}, 32)
+	l.add(KindDelegationSet, Delegation{Slot: l.s.NextSlot(), Child: [32]byte{5}, Level: space.LevelRead, Descriptor: must(testDescriptor([32]byte{5}, l.now).Encode())})
+	p := l.s.Policy
+	p.Mint = space.MintPublic
+	l.add(KindPolicy, p)
+	p.Mint = space.MintMemberList
+	l.add(KindPolicy, l.rotated(KindPolicy, PolicyChange{Policy: p}))
+	l.keys.CK = bytes.Repeat([]byte{10}, 32)
+	l.now += 1000
+	root := BuildKeys{Proposer: l.keys.Proposer, Sequencer: l.keys.Proposer}
+	l.apply(must(Build(l.s, KindSequencer, Sequencer{Slot: 2, Device: pub(fixedKey("keeper"))}, root, l.now, l.rand)))
+	l.keys.Sequencer = fixedKey("keeper")
+	l.add(KindDelete, Delete{Reason: "the end"})
+}
+
+// What the first version of the log wrote can still be read, and it gives the
+// state it gave, as far as that knew.
+func TestFirstGoldenLog(t *testing.T) {
+	raws, err := readHex("testdata/log1.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Replay(raws[:7], func(uint64) []byte { return bytes.Repeat([]byte{7}, 32) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Len() != 4 || s.Epoch != 1 || s.Policy.DisplayName != "Orchard" || s.NextSlot() != 4 {
+		t.Fatalf("it gives\n%s", describe(s))
+	}
+	for v := range s.Invites() {
+		if v.Uses != 2 {
+			t.Fatalf("invite used %d times", v.Uses)
+		}
+	}
 }
 
 // The bytes of a log are pinned: with the same keys, times and randomness
@@ -64,8 +116,7 @@ func TestGoldenLog(t *testing.T) {
 			t.Errorf("entry %d (%v): built\n%x\nwant\n%x", i, e.Kind, e.Raw(), raws[i])
 		}
 	}
-	cks := map[uint64][]byte{1: bytes.Repeat([]byte{7}, 32), 2: bytes.Repeat([]byte{8}, 32)}
-	s, err := Replay(raws, func(epoch uint64) []byte { return cks[epoch] })
+	s, err := Replay(raws, func(epoch uint64) []byte { return bytes.Repeat([]byte{byte(6 + epoch)}, 32) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +224,7 @@ func TestBuildGenesisRefuses(t *testing.T) {
 		"no keys":      {func(_ *Genesis, k *BuildKeys) { *k = BuildKeys{} }, space.ErrNoKey},
 		"other device": {func(_ *Genesis, k *BuildKeys) { k.Sequencer = fixedKey("x") }, space.ErrForbidden},
 		"other DID":    {func(g *Genesis, _ *BuildKeys) { g.SpaceDID = "did:web:x.example" }, space.ErrForged},
-		"policy":       {func(g *Genesis, _ *BuildKeys) { g.Policy.AppAccess = space.AccessAllowList }, space.ErrUnsupported},
+		"policy":       {func(g *Genesis, _ *BuildKeys) { g.Policy.Attribution = space.AttributionSig }, space.ErrUnsupported},
 	} {
 		b, k := g, l.keys
 		tt.edit(&b, &k)
@@ -194,7 +245,7 @@ func TestBuildGenesisNeedsSalt(t *testing.T) {
 func TestBuildReturnsItOpened(t *testing.T) {
 	l := golden(t)
 	l.keys.CK = bytes.Repeat([]byte{7}, 32)
-	for _, e := range l.entries[:7] {
+	for _, e := range l.entries[:8] {
 		r := l.reparse(e)
 		if !e.Opened() || e.Hash() != r.Hash() || e.Head() != r.Head() || fmt.Sprintf("%+v", e.Body()) != fmt.Sprintf("%+v", r.Body()) {
 			t.Fatalf("entry %d: built %+v, parsed %+v", e.Seq, e, r)

@@ -80,7 +80,7 @@ func TestParseRefuses(t *testing.T) {
 		{"too large", sealed, func(b []byte) []byte { return append(b, make([]byte, MaxEntry)...) }, space.ErrTooLarge},
 		{"magic", sealed, at(3, '2'), space.ErrMalformed},
 		{"kind 0", sealed, at(4, 0), space.ErrMalformed},
-		{"kind 13", sealed, at(4, 13), space.ErrUnsupported},
+		{"kind 15", sealed, at(4, 15), space.ErrUnsupported},
 		{"flag 1", sealed, at(5, 1), space.ErrMalformed},
 		{"flag 2", sealed, at(6, 1), space.ErrMalformed},
 		{"flag 3", sealed, at(7, 0x80), space.ErrMalformed},
@@ -99,6 +99,7 @@ func TestParseRefuses(t *testing.T) {
 		{"genesis with prev", genesis, at(56, 1), space.ErrMalformed},
 		{"genesis of term 1", genesis, at(15, 1), space.ErrMalformed},
 		{"genesis of epoch 1", genesis, at(95, 1), space.ErrMalformed},
+		{"sequencer of term 0", sealed, at(4, byte(KindSequencer)), space.ErrMalformed},
 		{"genesis at seq 1", genesis, at(23, 1), space.ErrMalformed},
 		{"nonce in clear", genesis, at(180, 1), space.ErrMalformed},
 	}

@@ -31,7 +31,9 @@ func (e ErrGap) Error() string {
 
 // ErrFork says that the sequencer signed two histories: Ours and Theirs have
 // one place in the log and different hashes. Entry is the signed entry that
-// shows it: Theirs itself, or the one after that names Theirs as its prev.
+// shows it: Theirs itself, or the one after that names Theirs as its prev. It
+// is told of the last Recent places. Where two entries of the authority open
+// one term, the two may have different places.
 type ErrFork struct {
 	Ours, Theirs space.Head
 	Entry        *Entry

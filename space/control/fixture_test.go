@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -200,14 +201,64 @@ func (l *log) add(kind Kind, body any) *Entry {
 	return e
 }
 
-// epoch is the body of the next one, wrapped to the roster.
-func (l *log) epoch() Epoch {
-	x := Epoch{N: l.s.Epoch + 1, RosterRoot: l.s.RosterRoot(), Inner: []byte("sealed inner body")}
-	x.KID = space.Hash(space.LabelKID, []byte{byte(x.N)})
-	for m := range l.s.Members() {
-		x.Wraps = append(x.Wraps, Wrap{Slot: m.Slot, C: m.C, PUKGen: 1, Sealed: []byte("sealed key")})
+// epoch is the next one, wrapped to the roster.
+func (l *log) epoch() Epoch { return epochFor(l.s) }
+
+func epochFor(s *State) Epoch {
+	x := Epoch{N: s.Epoch + 1, RosterRoot: s.RosterRoot(), Inner: []byte("sealed inner body")}
+	x.KID = space.Hash(space.LabelKID, binary.BigEndian.AppendUint64(nil, x.N))
+	if s.ReaderCount() > MaxInlineWraps {
+		x.Pages = make([][32]byte, (s.ReaderCount()+PageSlots-1)/PageSlots)
+		return x
+	}
+	for r := range s.Readers() {
+		x.Wraps = append(x.Wraps, Wrap{Slot: r.Slot, C: r.C, PUKGen: 1, Sealed: []byte("sealed key")})
 	}
 	return x
+}
+
+// rotation is the body of an epoch entry from the second on.
+func (l *log) rotation() Rotation { return rotationFor(l.s) }
+
+func rotationFor(s *State) Rotation {
+	r := Rotation{Epoch: epochFor(s)}
+	for m := range s.Admitters() {
+		r.Issuers = append(r.Issuers, Wrap{Slot: m.Slot, C: m.C, PUKGen: 1, Sealed: []byte("sealed issuer")})
+	}
+	return r
+}
+
+// nextEpoch is the body of the next epoch entry, edited.
+func (l *log) nextEpoch(edit func(*Epoch)) any {
+	x := l.epoch()
+	edit(&x)
+	if l.s.Epoch == 0 {
+		return x
+	}
+	r := l.rotation()
+	r.Epoch = x
+	return r
+}
+
+// rotated is the body with the rotation it needs, edited.
+func (l *log) rotated(kind Kind, body any, edit ...func(*Rotation)) any {
+	l.tb.Helper()
+	next, err := Preview(l.s, kind, body)
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+	r := rotationFor(next)
+	for _, f := range edit {
+		f(&r)
+	}
+	return WithRotation(body, r)
+}
+
+// as is the log written by another proposer.
+func (l *log) as(proposer ed25519.PrivateKey) *log {
+	n := *l
+	n.keys.Proposer = proposer
+	return &n
 }
 
 // member is the body that admits person i next.
@@ -240,6 +291,13 @@ func (l *log) next(kind Kind) draft {
 	if kind == KindEpoch {
 		d.epoch++
 	}
+	return d
+}
+
+// nextTerm is the framing of a sequencer entry after the head.
+func (l *log) nextTerm() draft {
+	d := l.next(KindSequencer)
+	d.term++
 	return d
 }
 
@@ -287,13 +345,53 @@ func describe(s *State) string {
 	fmt.Fprintf(&b, "space %x %s by %s\n", s.SpaceID, s.ID, s.Authority.DID)
 	fmt.Fprintf(&b, "head %d.%d %x\n", s.Head.Term, s.Head.Seq, s.Head.Hash)
 	fmt.Fprintf(&b, "epoch %d %x\n", s.Epoch, s.EpochKID)
-	fmt.Fprintf(&b, "policy %s %q\n", s.Policy.Mint, s.Policy.DisplayName)
+	fmt.Fprintf(&b, "policy %s %s %q\n", s.Policy.Mint, s.Policy.KeyPolicy, s.Policy.DisplayName)
+	fmt.Fprintf(&b, "authority %s at %d %x, sequencer at %d %x, deleted %v %q\n",
+		s.Authority.DID, s.AuthoritySlot, s.AuthorityPub[:4], s.SequencerSlot, s.SequencerPub[:4], s.Deleted, s.DeleteReason)
 	fmt.Fprintf(&b, "roster %x next slot %d\n", s.RosterRoot(), s.NextSlot())
 	for m := range s.Members() {
-		fmt.Fprintf(&b, "member %d %x %s %v il %x invite %x at %d\n", m.Slot, m.C, m.DID, m.Level, m.ILHead[:4], m.Invite, m.AddedMs)
+		fmt.Fprintf(&b, "member %d %x %s %v il %x invite %x at %d in epoch %d, public %v\n", m.Slot, m.C, m.DID, m.Level, m.ILHead[:4], m.Invite, m.AddedMs, m.Epoch, m.Public)
+	}
+	for d := range s.Delegations() {
+		fmt.Fprintf(&b, "delegation %d %x %v of head %d.%d at %d\n", d.Slot, d.Child, d.Level, d.Descriptor.Head.Term, d.Descriptor.Head.Seq, d.AddedMs)
+	}
+	for k := range s.Keepers() {
+		fmt.Fprintf(&b, "keeper %d %v with %x\n", k.Slot, k.Caps, k.Devices)
 	}
 	for v := range s.Invites() {
-		fmt.Fprintf(&b, "invite %x %v used %d of %d, expires %d\n", v.ID, v.Level, v.Uses, v.MaxUses, v.ExpiresMs)
+		fmt.Fprintf(&b, "invite %x %v used %d of %d, expires %d, revoked %v\n", v.ID, v.Level, v.Uses, v.MaxUses, v.ExpiresMs, v.Revoked)
 	}
+	describeHistory(&b, s)
 	return b.String()
+}
+
+func describeHistory(b *strings.Builder, s *State) {
+	s.epochs.scan(func(n uint64, x epochStart) bool {
+		fmt.Fprintf(b, "epoch %d from entry %d.%d %x\n", n, x.head.Term, x.head.Seq, x.kid[:4])
+		return true
+	})
+	s.people.scan(func(c string, p *person) bool {
+		fmt.Fprintf(b, "person %x %v %v", c[:4], p.member != nil && p.member.Gone, p.periods)
+		for _, x := range p.endings {
+			fmt.Fprintf(b, " up to %d", x.upTo)
+			if x.finals == nil {
+				fmt.Fprintf(b, " cuts %v", x.cuts)
+				continue
+			}
+			fmt.Fprintf(b, " reopened %v", x.reopened)
+			x.finals.scan(func(_ string, c Cut) bool { fmt.Fprintf(b, " %v", c); return true })
+		}
+		fmt.Fprintln(b)
+		return true
+	})
+	s.finals.scan(func(_ string, c Cut) bool { fmt.Fprintf(b, "final %v\n", c); return true })
+	s.checkpoints.scan(func(n uint64, c *Checkpoint) bool { fmt.Fprintf(b, "checkpoint %d of %d\n", n, c.Count); return true })
+	s.terms.scan(func(n uint64, t term) bool {
+		fmt.Fprintf(b, "term %d from %d by %x\n", n, t.head.Seq, t.sequencer[:4])
+		return true
+	})
+	fmt.Fprintf(b, "self writes %v\n", s.self)
+	for h, i := s.recent, 0; h != nil && i < Recent; h, i = h.before, i+1 {
+		fmt.Fprintf(b, "head %d.%d %x\n", h.head.Term, h.head.Seq, h.head.Hash[:4])
+	}
 }

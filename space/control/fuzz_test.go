@@ -34,18 +34,21 @@ func FuzzParse(f *testing.F) {
 // What Open accepts has one encoding, and Apply judges it without a panic.
 func FuzzOpen(f *testing.F) {
 	l := populated(f)
-	later := l.build(KindEpoch, l.epoch())
+	later := l.build(KindEpoch, l.rotation())
 	for _, e := range append(l.entries, later, l.build(KindPolicy, space.DefaultPolicy())) {
 		f.Add(byte(e.Kind), e.plaintext[bodyStart:])
 	}
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
-		k := Kind(kind%byte(KindDelete) + 1)
+		k := Kind(kind%byte(KindTransfer) + 1)
 		if len(body) > MaxBody/2 {
 			return
 		}
 		d, s := l.next(k), l.s
-		if k == KindGenesis {
+		switch k {
+		case KindGenesis:
 			d, s = draft{kind: k}, nil
+		case KindSequencer:
+			d = l.nextTerm()
 		}
 		e, err := Parse(forgeRaw(d, body, l.keys))
 		if err != nil {

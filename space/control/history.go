@@ -186,3 +186,13 @@ func (h *pastHead) find(hash [32]byte) (*pastHead, bool) {
 	}
 	return nil, false
 }
+
+// at gives the head with this seq if it is one of the last Recent.
+func (h *pastHead) at(seq uint64) (space.Head, bool) {
+	for i := 0; h != nil && i < Recent; i, h = i+1, h.before {
+		if h.head.Seq == seq {
+			return h.head, true
+		}
+	}
+	return space.Head{}, false
+}

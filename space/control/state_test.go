@@ -27,7 +27,7 @@ func history(t *rapid.T, l *log, n int) {
 			p.DisplayName = rapid.StringMatching(`[a-z]{0,9}`).Draw(t, "title")
 			l.add(KindPolicy, p)
 		case 2:
-			l.add(KindEpoch, l.epoch())
+			l.add(KindEpoch, l.rotation())
 		case 3:
 			if v, ok := anyLive(l); ok {
 				people++
