@@ -182,10 +182,10 @@ func (p Policy) checkSizes() error {
 
 // The fields of Config that the node itself reads. Each is true or false.
 const (
-	ConfigMembershipPublic = "membershipPublic" // the roster is for everybody
-	ConfigRecordsPublic    = "recordsPublic"    // records are for everybody; only with mint public
-	ConfigSelfWrite        = "selfWrite"        // false takes the default away that mint public gives
-	ConfigNoRevocation     = "acknowledgeNoRevocation"
+	ConfigMembershipPublic        = "membershipPublic" // the roster is for everybody
+	ConfigRecordsPublic           = "recordsPublic"    // records are for everybody; only with mint public
+	ConfigSelfWrite               = "selfWrite"        // false takes the default away that mint public gives
+	ConfigAcknowledgeNoRevocation = "acknowledgeNoRevocation"
 )
 
 // MembershipPublic reports whether everybody may see the roster.
@@ -209,7 +209,7 @@ func (p Policy) flag(key string, otherwise bool) bool {
 
 // checkFlags wants a boolean wherever the node looks for one.
 func (p Policy) checkFlags() error {
-	for _, key := range []string{ConfigMembershipPublic, ConfigRecordsPublic, ConfigSelfWrite, ConfigNoRevocation} {
+	for _, key := range []string{ConfigMembershipPublic, ConfigRecordsPublic, ConfigSelfWrite, ConfigAcknowledgeNoRevocation} {
 		if _, _, err := p.Config.flag(key); err != nil {
 			return fmt.Errorf("policy config: %s: %w", key, err)
 		}
@@ -229,7 +229,7 @@ func (p Policy) checkTogether() error {
 		return malformed("policy managingApp", app, "only mint managing-app has one")
 	case p.AppAccess != AccessAllowList && len(p.Allow) > 0:
 		return malformed("policy allow", p.Allow[0], "only appAccess allowList has a list")
-	case p.KeyPolicy == KeysStatic && p.Mint != MintPublic && !p.flag(ConfigNoRevocation, false):
+	case p.KeyPolicy == KeysStatic && p.Mint != MintPublic && !p.flag(ConfigAcknowledgeNoRevocation, false):
 		return malformed("policy keyPolicy", p.KeyPolicy, "whoever is removed reads on: mint public, or a config with acknowledgeNoRevocation: true")
 	case p.RecordsPublic() && p.Mint != MintPublic:
 		return malformed("policy recordsPublic", "true", "only with mint public")

@@ -18,20 +18,35 @@ func TestPolicyValidate(t *testing.T) {
 		names  string
 	}{
 		"named, with config":   {func(p *Policy) { p.DisplayName, p.Config = "Home", Record("\xa0") }, nil, ""},
-		"public":               {func(p *Policy) { p.Mint = MintPublic }, ErrUnsupported, `mint "public"`},
-		"managing app":         {func(p *Policy) { p.Mint = MintManaging }, ErrUnsupported, "mint"},
-		"allow list":           {func(p *Policy) { p.AppAccess = AccessAllowList }, ErrUnsupported, "appAccess"},
-		"static keys":          {func(p *Policy) { p.KeyPolicy = KeysStatic }, ErrUnsupported, "keyPolicy"},
-		"from join":            {func(p *Policy) { p.History = HistoryFromJoin }, ErrUnsupported, "history"},
+		"public":               {func(p *Policy) { p.Mint = MintPublic }, nil, ""},
+		"managing app":         {func(p *Policy) { p.Mint, p.ManagingApp = MintManaging, "did:web:a.example#space" }, nil, ""},
+		"no managing app":      {func(p *Policy) { p.Mint = MintManaging }, ErrMalformed, "managingApp"},
+		"app, no fragment":     {func(p *Policy) { p.Mint, p.ManagingApp = MintManaging, "did:web:a.example" }, ErrMalformed, "managingApp"},
+		"app, empty fragment":  {func(p *Policy) { p.Mint, p.ManagingApp = MintManaging, "did:web:a.example#" }, ErrMalformed, "managingApp"},
+		"app, odd fragment":    {func(p *Policy) { p.Mint, p.ManagingApp = MintManaging, "did:web:a.example#a b" }, ErrMalformed, "managingApp"},
+		"app, no DID":          {func(p *Policy) { p.Mint, p.ManagingApp = MintManaging, "app#a" }, ErrMalformed, "managingApp"},
+		"an app":               {func(p *Policy) { p.ManagingApp = "did:web:a.example#space" }, ErrMalformed, "managingApp"},
+		"allow list":           {func(p *Policy) { p.AppAccess, p.Allow = AccessAllowList, []string{"https://a.example/client"} }, nil, ""},
+		"empty allow list":     {func(p *Policy) { p.AppAccess = AccessAllowList }, nil, ""},
+		"empty app":            {func(p *Policy) { p.AppAccess, p.Allow = AccessAllowList, []string{""} }, ErrMalformed, "allow"},
+		"apps":                 {func(p *Policy) { p.Allow = []string{"x"} }, ErrMalformed, "allow"},
+		"static keys":          {func(p *Policy) { p.KeyPolicy = KeysStatic }, ErrMalformed, "keyPolicy"},
+		"static, public":       {func(p *Policy) { p.KeyPolicy, p.Mint = KeysStatic, MintPublic }, nil, ""},
+		"static, acknowledged": {func(p *Policy) { p.KeyPolicy, p.Config = KeysStatic, record(t, `{"acknowledgeNoRevocation":true}`) }, nil, ""},
+		"static, not so":       {func(p *Policy) { p.KeyPolicy, p.Config = KeysStatic, record(t, `{"acknowledgeNoRevocation":false}`) }, ErrMalformed, "keyPolicy"},
+		"static, nearly so":    {func(p *Policy) { p.KeyPolicy, p.Config = KeysStatic, record(t, `{"acknowledgeNoRevocation":"yes"}`) }, ErrMalformed, "acknowledgeNoRevocation"},
+		"from join":            {func(p *Policy) { p.History = HistoryFromJoin }, nil, ""},
 		"signatures":           {func(p *Policy) { p.Attribution = AttributionSig }, ErrUnsupported, "attribution"},
 		"pq":                   {func(p *Policy) { p.PQ = true }, ErrUnsupported, "pq"},
-		"self write":           {func(p *Policy) { p.SelfWrite = true }, ErrUnsupported, "selfWrite"},
-		"epoch lag":            {func(p *Policy) { p.MaxEpochLagSeconds = 600 }, ErrUnsupported, "maxEpochLagSeconds"},
-		"an app":               {func(p *Policy) { p.ManagingApp = "did:web:a.example" }, ErrUnsupported, "managingApp"},
-		"apps":                 {func(p *Policy) { p.Allow = []string{"x"} }, ErrUnsupported, "allow"},
+		"self write":           {func(p *Policy) { p.SelfWrite = true }, nil, ""},
+		"epoch lag":            {func(p *Policy) { p.MaxEpochLagSeconds = 600 }, nil, ""},
+		"public members":       {func(p *Policy) { p.Config = record(t, `{"membershipPublic":true}`) }, nil, ""},
+		"public members, odd":  {func(p *Policy) { p.Config = record(t, `{"membershipPublic":1}`) }, ErrMalformed, "membershipPublic"},
+		"public records":       {func(p *Policy) { p.Mint, p.Config = MintPublic, record(t, `{"recordsPublic":true}`) }, nil, ""},
+		"records of members":   {func(p *Policy) { p.Config = record(t, `{"recordsPublic":true}`) }, ErrMalformed, "recordsPublic"},
 		"unknown mint":         {func(p *Policy) { p.Mint = "anyone" }, ErrMalformed, `mint "anyone"`},
 		"no history":           {func(p *Policy) { p.History = "" }, ErrMalformed, "history"},
-		"unknown, unsupported": {func(p *Policy) { p.Mint, p.History = MintPublic, "x" }, ErrMalformed, "history"},
+		"unknown, unsupported": {func(p *Policy) { p.Attribution, p.History = AttributionSig, "x" }, ErrMalformed, "history"},
 		"long name":            {func(p *Policy) { p.DisplayName = strings.Repeat("x", 641) }, ErrTooLarge, "displayName"},
 		"long description":     {func(p *Policy) { p.Description = strings.Repeat("x", 3001) }, ErrTooLarge, "description"},
 		"name not UTF-8":       {func(p *Policy) { p.DisplayName = "\xff" }, ErrMalformed, "UTF-8"},
@@ -45,6 +60,31 @@ func TestPolicyValidate(t *testing.T) {
 		if !errors.Is(err, c.want) || c.want != nil && !strings.Contains(err.Error(), c.names) {
 			t.Errorf("%s: %v, want %v naming %s", name, err, c.want, c.names)
 		}
+	}
+}
+
+func TestPolicyFlags(t *testing.T) {
+	for config, want := range map[string][3]bool{ // members, records, self writes under mint public
+		`{}`:                           {false, false, true},
+		`{"membershipPublic":true}`:    {true, false, true},
+		`{"recordsPublic":true}`:       {false, true, true},
+		`{"selfWrite":false}`:          {false, false, false},
+		`{"a":{"recordsPublic":true}}`: {false, false, true},
+	} {
+		p := DefaultPolicy()
+		p.Mint, p.Config = MintPublic, record(t, config)
+		if got := [3]bool{p.MembershipPublic(), p.RecordsPublic(), p.SelfWrites()}; got != want {
+			t.Errorf("%s: %v, want %v", config, got, want)
+		}
+		if p.Mint = MintMemberList; p.SelfWrites() {
+			t.Errorf("%s: self writes without mint public", config)
+		}
+		if p.SelfWrite = true; !p.SelfWrites() {
+			t.Errorf("%s: no self writes though the policy says so", config)
+		}
+	}
+	if p := DefaultPolicy(); p.MembershipPublic() || p.RecordsPublic() || p.SelfWrites() {
+		t.Error("the default policy opens something")
 	}
 }
 
