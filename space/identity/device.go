@@ -146,3 +146,53 @@ func (d Device) wrapping() (recipient, hpke.PrivateKey) {
 	k := d.keys()
 	return recipient{id: k.id}, k.kem
 }
+
+// Names are the capabilities in words.
+func (c Caps) Names() []string {
+	var out []string
+	for i, name := range []string{"enrol", "write", "message"} {
+		if c&(1<<i) != 0 {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// History is what a log says of one device. The times are those its entries
+// claim; RevokedMs is 0 for a live one.
+type History struct {
+	ID        DeviceID
+	Caps      Caps
+	AddedMs   int64
+	RevokedMs int64
+}
+
+// Devices are all devices a log ever had, in the order of their coming. The
+// log must verify.
+func Devices(log [][]byte) []History {
+	var out []History
+	for _, raw := range log {
+		e, err := parseEntry(raw)
+		if err != nil {
+			continue
+		}
+		switch e.Kind {
+		case KindAddDevice:
+			var b deviceBody
+			if space.Unmarshal(e.Body, &b) == nil {
+				out = append(out, History{ID: b.Sig, Caps: b.Caps, AddedMs: e.TimeMs})
+			}
+		case KindRevokeDevice:
+			var b revokeBody
+			if space.Unmarshal(e.Body, &b) != nil {
+				continue
+			}
+			for i := range out {
+				if out[i].ID == b.Device {
+					out[i].RevokedMs = e.TimeMs
+				}
+			}
+		}
+	}
+	return out
+}

@@ -565,3 +565,18 @@ func grow(t *rapid.T, base [][]byte, keys []Key) [][]byte {
 	}
 	return log
 }
+
+func TestDevicesOfALog(t *testing.T) {
+	h := withTwo(t)
+	raw, _, _ := h.revoke(t, h.laptop, h.phone.ID())
+	want := []History{
+		{ID: h.laptop.ID(), Caps: CapsAll, AddedMs: now},
+		{ID: h.phone.ID(), Caps: CapsAll, AddedMs: now, RevokedMs: now},
+	}
+	if got := Devices(append(slices.Clone(h.log), raw)); !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+	if got := (CapEnroll | CapDM).Names(); !slices.Equal(got, []string{"enrol", "message"}) {
+		t.Errorf("%v", got)
+	}
+}
