@@ -19,6 +19,8 @@ type call struct {
 	in    fields // query parameters or body
 	query params // of a GET
 	body  object // of a POST
+
+	anonymous bool // nobody signed in: only what is public is shown
 }
 
 // fields is where identifiers come from: query parameters or a body.

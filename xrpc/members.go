@@ -96,6 +96,9 @@ func listMembers(c *call) (any, error) {
 	}
 	out := membersAnswer{Members: make([]memberObject, len(all)), Cursor: next}
 	for i, m := range all {
+		if c.anonymous {
+			m.Via = ""
+		}
 		out.Members[i] = objectOf(m)
 	}
 	if cursor, _ := c.cursor(); cursor == "" && c.s.Delegations != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
@@ -300,6 +301,17 @@ func TestPolicyChanges(t *testing.T) {
 	want(v, "space.policy.allow", nil)
 	v = tell(`"config":null`)
 	want(v, "space.policy.config", nil)
+	tell(`"mintPolicy":"public"`)
+	if p := f.spaces[home].info.Policy; !p.SelfWrites() {
+		t.Error("public, and nobody at read_self writes")
+	}
+	v = tell(`"selfWrite":false`)
+	want(v, "space.config.selfWrite", false)
+	if p := f.spaces[home].info.Policy; p.SelfWrites() {
+		t.Error("selfWrite false is not heard under mint public")
+	}
+	v = tell(`"selfWrite":true`)
+	want(v, "space.config.selfWrite", nil)
 	before := f.updates
 	tell(`"mintPolicy":null`)
 	if f.updates != before {
@@ -441,5 +453,75 @@ func TestInvitePages(t *testing.T) {
 	}
 	if got := strings.Join(ids, " "); got != "aa02 b0 b1 b2 b3 b4 b5 b6 aa01" {
 		t.Errorf("pages: %s", got)
+	}
+}
+
+// What a space opens to everybody is open under the node's public name only,
+// and shows nothing that is the owner's own. All else answers alike.
+func TestAnonymous(t *testing.T) {
+	f := seeded(t)
+	s := newServer(f)
+	s.Origins = []string{"https://node.example", "http://localhost:3000"}
+	anybody := func(host, nsid, in string) (int, map[string]any) {
+		r := httptest.NewRequest(get, "http://"+host+"/xrpc/"+nsid+"?"+in, nil)
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		return w.Code, decoded(t, w)
+	}
+	const in = "collection=com.example.note&rkey=both&space="
+	roster, records := map[string]bool{}, map[string]bool{}
+	for nsid := range publicMethods {
+		if strings.Contains(nsid, "getSpace") || strings.Contains(nsid, "listMembers") {
+			roster[nsid] = true
+		} else {
+			records[nsid] = true
+		}
+	}
+	for _, step := range []struct {
+		mint          string
+		flags         []Flag
+		roster, value bool
+	}{
+		{space.MintMemberList, nil, false, false},
+		{space.MintMemberList, []Flag{{FlagMembershipPublic, true}}, true, false},
+		{space.MintPublic, []Flag{{FlagMembershipPublic, false}}, false, false},
+		{space.MintPublic, []Flag{{FlagRecordsPublic, true}}, false, true},
+	} {
+		info := &f.spaces[home].info
+		p, err := PolicyPatch{Mint: &step.mint, Flags: step.flags}.Apply(info.Policy)
+		if info.Policy = p; err != nil {
+			t.Fatal(err)
+		}
+		for nsid, m := range methods {
+			if m.verb != get || m.handle == nil {
+				continue
+			}
+			want := 401
+			if step.roster && roster[nsid] || step.value && records[nsid] {
+				want = 200
+			}
+			_, refused := anybody("node.example", nsid, in+"ats://did:plc:nobody/com.example.notes/none")
+			code, v := anybody("node.example", nsid, in+home.String()+"&repo="+string(owner))
+			if code != want || want == 401 && !reflect.DeepEqual(v, refused) {
+				t.Errorf("%+v: %s: %d %v, want %d", step, nsid, code, v, want)
+			}
+			for _, private := range []string{`"home"`, "invite", apiToken} {
+				if text := fmt.Sprint(v); want == 200 && strings.Contains(text, private) {
+					t.Errorf("%s shows %s: %s", nsid, private, text)
+				}
+			}
+			if want == 200 && at(v, "space.name") != nil {
+				t.Errorf("%s shows the petname", nsid)
+			}
+			for _, local := range []string{"localhost", "127.0.0.1:2580", "localhost:3000"} {
+				if code, _ := anybody(local, nsid, in+home.String()+"&repo="+string(owner)); code != 401 {
+					t.Errorf("%+v: %s on %s: %d", step, nsid, local, code)
+				}
+			}
+		}
+	}
+	f.spaces[home].info.Deleted = true
+	if code, _ := anybody("node.example", "com.atproto.space.listRecords", "space="+home.String()); code != 401 {
+		t.Errorf("a deleted space: %d", code)
 	}
 }

@@ -29,9 +29,9 @@ type Flag struct {
 
 // The flags, as the config of a space.Policy spells them.
 const (
-	FlagMembershipPublic = "membershipPublic" // the roster is for everybody
-	FlagRecordsPublic    = "recordsPublic"    // the records are; with mint public only
-	FlagNoRevocation     = "acknowledgeNoRevocation"
+	FlagMembershipPublic = space.ConfigMembershipPublic
+	FlagRecordsPublic    = space.ConfigRecordsPublic
+	FlagNoRevocation     = space.ConfigAcknowledgeNoRevocation
 )
 
 // Apply is p with the patch's fields. A mint other than managing-app drops the
@@ -54,18 +54,36 @@ func (u PolicyPatch) Apply(p space.Policy) (space.Policy, error) {
 	set(&p.History, u.History)
 	set(&p.Attribution, u.Attribution)
 	set(&p.PQ, u.PQ)
-	set(&p.SelfWrite, u.SelfWrite)
 	set(&p.MaxEpochLagSeconds, u.MaxEpochLagSeconds)
 	set(&p.DisplayName, u.DisplayName)
 	set(&p.Description, u.Description)
 	set(&p.Config, u.Config)
+	fields := map[string]string{} // to their JSON; "" leaves one out
 	for _, f := range u.Flags {
+		fields[f.Name] = onlyTrue(f.On)
+	}
+	if u.SelfWrite != nil {
+		p.SelfWrite = *u.SelfWrite
+		fields[space.ConfigSelfWrite] = ""
+		if !p.SelfWrite && p.Mint == space.MintPublic {
+			fields[space.ConfigSelfWrite] = "false" // there it is the default
+		}
+	}
+	for name, raw := range fields {
 		var err error
-		if p.Config, err = withFlag(p.Config, f); err != nil {
+		if p.Config, err = withField(p.Config, name, raw); err != nil {
 			return p, fmt.Errorf("config: %w", err)
 		}
 	}
 	return p, nil
+}
+
+// onlyTrue is the JSON of a flag that is left out where it is off.
+func onlyTrue(on bool) string {
+	if on {
+		return "true"
+	}
+	return ""
 }
 
 func set[T any](to *T, v *T) {
@@ -81,15 +99,15 @@ func (u PolicyPatch) empty() bool {
 		u.DisplayName == nil && u.Description == nil && u.Config == nil && len(u.Flags) == 0
 }
 
-// withFlag sets a flag of a config. One that is off is left out, and so is a
-// config without fields.
-func withFlag(r space.Record, f Flag) (space.Record, error) {
-	text, err := configText(r, f.Name)
+// withField sets a field of a config to some JSON, or leaves it out. A config
+// without fields is nil.
+func withField(r space.Record, name, raw string) (space.Record, error) {
+	text, err := configText(r, name)
 	if err != nil {
 		return nil, err
 	}
-	if f.On {
-		text = appendField(text, quote(f.Name), "true")
+	if raw != "" {
+		text = appendField(text, quote(name), raw)
 	}
 	if text == "" {
 		return nil, nil

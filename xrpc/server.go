@@ -146,7 +146,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.fail(err)
 		return
 	}
-	if err := s.authorize(r.Header); err != nil {
+	if err := s.authorize(r.Header); err != nil && !(err == errAuth && c.public()) {
 		h.Set("WWW-Authenticate", `Bearer realm="kith"`)
 		c.fail(err)
 		return
@@ -295,13 +295,21 @@ func (s *Server) authorize(h http.Header) error {
 // knowsHost is the guard against DNS rebinding: loopback names and the
 // configured origins, on any port unless the origin names one.
 func (s *Server) knowsHost(hostport string) bool {
+	return isLoopback(hostport) || s.isOrigin(hostport)
+}
+
+func isLoopback(hostport string) bool {
 	name := hostname(hostport)
 	if strings.EqualFold(name, "localhost") {
 		return true
 	}
-	if a, err := netip.ParseAddr(name); err == nil && a.Unmap().IsLoopback() && a.Zone() == "" {
-		return true
-	}
+	a, err := netip.ParseAddr(name)
+	return err == nil && a.Unmap().IsLoopback() && a.Zone() == ""
+}
+
+// isOrigin reports whether a Host header names a configured origin.
+func (s *Server) isOrigin(hostport string) bool {
+	name := hostname(hostport)
 	return slices.ContainsFunc(s.Origins, func(origin string) bool {
 		_, rest, ok := strings.Cut(origin, "://")
 		if !ok {

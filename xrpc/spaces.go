@@ -172,6 +172,9 @@ func (c *call) spaceObject(i SpaceInfo) spaceObject {
 		URI:       c.d.spaceURI(i.ID), Name: i.Name, Role: i.Level.String(), Epoch: i.Epoch, Policy: p,
 		Deleted: i.Deleted, Frozen: i.Frozen, ChangedMs: i.UpdatedMs,
 	}
+	if c.anonymous {
+		o.Name, o.Role = "", space.LevelNone.String() // the owner's own
+	}
 	updated := max(i.CreatedMs, i.UpdatedMs) * 1000
 	if i.Rev != 0 {
 		o.Revision = new(i.Rev.String())
