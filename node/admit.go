@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 
+	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/identity"
@@ -51,6 +53,8 @@ func (n *Node) admit(ctx context.Context, rw io.ReadWriter) error {
 	}
 	v, err := n.judge(ctx, c, p, nonce)
 	switch {
+	case errors.Is(err, errWaiting):
+		v = verdict{Welcome: []byte{}, Reason: waiting}
 	case errors.Is(err, errLater):
 		v = verdict{Welcome: []byte{}, Reason: later}
 	case err != nil:
@@ -67,7 +71,7 @@ func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte) (ver
 		return verdict{}, err
 	}
 	a := n.bySpace([32]byte(c.Space))
-	if a == nil || a.current().iss == nil {
+	if a == nil || !a.admits() {
 		return verdict{}, space.ErrSpaceNotFound
 	}
 	var inv *control.InviteState
@@ -86,10 +90,10 @@ func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte) (ver
 	if err := n.checkKnown(a, who, c.Log); err != nil {
 		return verdict{}, err
 	}
-	if err := a.roomToWelcome(); err != nil {
+	if err := a.roomToWelcome(c.Have); err != nil {
 		return verdict{}, orLater(err)
 	}
-	st, err := a.admit(ctx, who, inv)
+	st, err := n.enrol(ctx, a, who, c, inv)
 	if err != nil {
 		return verdict{}, orLater(err)
 	}
@@ -97,6 +101,15 @@ func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte) (ver
 	n.learn(who.C, m.ILHead, c.Log)
 	v, err := a.welcome(st, m, who, c, nonce)
 	return v, orLater(err)
+}
+
+// admits reports whether this node may let others in: it holds the issuer of
+// the epoch in force and has the capability.
+func (a *actor) admits() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	_, caps, _ := a.ctl.DeviceCaps(a.self.device.ID())
+	return caps&control.CapAdmit != 0 && a.now != nil && a.now.n == a.ctl.Epoch && a.now.iss != nil && a.proof == nil
 }
 
 // checkKnown refuses an identity log that is behind what is known of its
@@ -119,8 +132,10 @@ func (n *Node) checkKnown(a *actor, who identity.State, log [][]byte) error {
 var errLater = errors.New("not now")
 
 func orLater(err error) error {
-	if err == nil || errors.Is(err, space.ErrInvite) || errors.Is(err, space.ErrNotMember) {
-		return err
+	for _, final := range []error{space.ErrInvite, space.ErrNotMember, space.ErrSpaceDeleted, errWaiting} {
+		if err == nil || errors.Is(err, final) {
+			return err
+		}
 	}
 	return fmt.Errorf("%w: %w", errLater, err)
 }
@@ -128,7 +143,7 @@ func orLater(err error) error {
 // check verifies what a claim can be checked for alone: the identity log, and
 // that the device is live in it.
 func (c claim) check() (identity.State, error) {
-	if c.Ver != 1 || len(c.Space) != 32 || len(c.C) != 32 || len(c.Device) != 32 || len(c.Invite) != 0 && len(c.Invite) != 16 {
+	if c.Ver != claimVersion || len(c.Space) != 32 || len(c.C) != 32 || len(c.Device) != 32 || len(c.Invite) != 0 && len(c.Invite) != 16 {
 		return identity.State{}, fmt.Errorf("claim: %w", space.ErrMalformed)
 	}
 	if err := space.CheckPublicKey(c.Writer); err != nil {
@@ -167,25 +182,32 @@ func checkProof(c claim, p proof, inv *control.InviteState, nonce [32]byte, keep
 		seal.CheckRedeem(dev[:], m, [64]byte(p.Device)))
 }
 
-// admit makes who a member, if it is not one. Redeeming one invite twice by
-// the same person is one admission.
-func (a *actor) admit(ctx context.Context, who identity.State, inv *control.InviteState) (*control.State, error) {
-	return a.sequence(ctx, control.KindMemberAdd, func(s *control.State) (any, error) {
+// enrol makes who a member, if it is not one. Redeeming one invite twice by
+// the same person is one admission. In a public space nobody needs an invite.
+func (n *Node) enrol(ctx context.Context, a *actor, who identity.State, c claim, inv *control.InviteState) (*control.State, error) {
+	return n.amend(ctx, a, func(s *control.State) (control.Kind, any, []store.ObjectRow, error) {
+		add := control.MemberAdd{Slot: s.NextSlot(), C: who.C, DID: who.DID, ILHead: who.Head}
 		_, ok := s.Member(who.C)
 		switch {
 		case ok:
-			return nil, nil // a member already: no invite is spent on it
+			return 0, nil, nil, nil // a member already: no invite is spent on it
+		case inv == nil && s.Policy.Mint == space.MintPublic:
+			add.Level, add.InviteID, add.Use = space.LevelWrite, control.PublicDoor[:], 1
+			return control.KindMemberAdd, add, nil, n.doors.enter(a.sid)
 		case inv == nil:
-			return nil, space.ErrNotMember
+			return 0, nil, nil, space.ErrNotMember
 		}
 		v, ok := s.Invite(inv.ID)
 		if !ok || !v.Live(time.Now().UnixMilli()) {
-			return nil, space.ErrInvite
+			return 0, nil, nil, space.ErrInvite
 		}
-		return control.MemberAdd{
-			Slot: s.NextSlot(), C: who.C, DID: who.DID, Level: v.Level, ILHead: who.Head,
-			InviteID: v.ID[:], Use: v.Uses + 1,
-		}, nil
+		if v.NeedsApproval {
+			if err := n.approvals.check(a.sid, v.ID, who, c.Log); err != nil {
+				return 0, nil, nil, err
+			}
+		}
+		add.Level, add.InviteID, add.Use = v.Level, v.ID[:], v.Uses+1
+		return control.KindMemberAdd, add, nil, nil
 	})
 }
 
@@ -196,30 +218,115 @@ func (a *actor) welcome(st *control.State, m control.Member, who identity.State,
 	own, others := a.out.addrs(a.sid)
 	w.Addrs = append(own, others...)
 	w.Addrs = w.Addrs[:min(len(w.Addrs), seal.MaxAddrs)]
-	room := welcomeRoom
-	for row, err := range a.store.Control() {
-		if err != nil {
-			return verdict{}, err
-		}
-		if row.Seq <= st.Head.Seq {
-			w.CtlLog = append(w.CtlLog, row.Raw)
-			room -= len(row.Raw)
-		}
+	var err error
+	if w.CtlLog, err = a.entriesAfterHead(c.Have, welcomeRoom); err != nil {
+		return verdict{}, err
 	}
-	w.IdentityLog = a.memberLogs(st, room)
-	if m.Level >= space.LevelWrite {
+	room := welcomeRoom
+	for _, raw := range w.CtlLog {
+		room -= len(raw)
+	}
+	if c.Have == (space.Head{}) {
+		w.IdentityLog = a.memberLogs(st, room)
+	}
+	keys, err := keysFor(e.keys, m)
+	if err != nil {
+		return verdict{}, err
+	}
+	if w.Prior, err = a.prior(st, m, e.n); err != nil {
+		return verdict{}, err
+	}
+	if st.MayWrite(m.C, e.n) {
 		writer := ed25519.PublicKey(c.Writer)
-		w.Grant = e.iss.Grant(writer, memberClass, uint64(time.Now().Add(certLife).Unix()))
+		w.Grant = e.iss.Grant(writer, classOf(m), uint64(time.Now().Add(certLife).Unix()))
 		w.Voucher = e.iss.Vouch(writer, m.C)
 	}
 	x := seal.WelcomeContext{
 		SpaceID: a.sid, Epoch: e.n, Keeper: a.self.device.ID(), C: m.C, Nonce: nonce, PUKGen: who.PUK.Gen,
 	}
-	sealed, err := seal.SealWelcome(who.PUK, x, e.keys, w, a.self.device.Sig())
+	sealed, err := seal.SealWelcome(who.PUK, x, keys, w, a.self.device.Sig())
 	if err != nil {
 		return verdict{}, err
 	}
 	return verdict{Epoch: e.n, Welcome: sealed}, nil
+}
+
+// classOf is the quota class of a member: who came in by the public door is
+// known to nobody.
+func classOf(m control.Member) uint16 {
+	if m.Public {
+		return publicClass
+	}
+	return memberClass
+}
+
+// keysFor are the keys of an epoch in the amount of a member's level.
+func keysFor(keys seal.Keys, m control.Member) (seal.Keys, error) {
+	if m.Level == space.LevelReadSelf {
+		return keys.Self(m.C)
+	}
+	return keys, nil
+}
+
+// prior are the epochs before n: their control keys, so that the log can be
+// read, and their keys where the policy opens what was before. Who is a member
+// since an epoch gets that one and all behind it in any case.
+func (a *actor) prior(st *control.State, m control.Member, n uint64) ([]seal.Prior, error) {
+	var out []seal.Prior
+	for i := uint64(1); i < n; i++ {
+		p := seal.Prior{Epoch: i, Control: a.lockedControlKey(i)}
+		if p.Control.IsZero() {
+			return nil, fmt.Errorf("welcome: the control key of epoch %d: %w", i, space.ErrNoKey)
+		}
+		if e := a.numbered(i); e != nil && (st.Policy.History == space.HistoryFull || i >= m.Epoch) {
+			if _, err := e.keys.Group(); err == nil {
+				if p.Keys, err = keysFor(e.keys, m); err != nil {
+					return nil, err
+				}
+			}
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func (a *actor) lockedControlKey(n uint64) seal.ControlKey {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.controlKey(n)
+}
+
+// numbered is the epoch of a number, nil if its content is closed to us.
+func (a *actor) numbered(n uint64) *epoch {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for _, e := range a.epochs {
+		if e.n == n {
+			return e
+		}
+	}
+	return nil
+}
+
+// entriesAfterHead are the entries behind a head of ours, or all of them.
+func (a *actor) entriesAfterHead(have space.Head, room int) ([][]byte, error) {
+	if have != (space.Head{}) {
+		raw, ok, err := a.rawControl(have.Seq)
+		if err != nil {
+			return nil, err
+		}
+		if ok && sha256.Sum256(raw) == have.Hash {
+			return a.entriesAfter(have.Seq, room)
+		}
+	}
+	out := [][]byte{}
+	for row, err := range a.store.Control() {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, row.Raw)
+	}
+	return out, nil
 }
 
 // memberLogs are the identity logs of the members, as far as known: a
@@ -248,13 +355,14 @@ const welcomeRoom = seal.MaxWelcome - 64<<10
 
 // roomToWelcome refuses to admit anybody whom the welcome could not be sent
 // to: a control log that long has to travel in another way.
-func (a *actor) roomToWelcome() error {
+func (a *actor) roomToWelcome(have space.Head) error {
+	log, err := a.entriesAfterHead(have, seal.MaxWelcome)
+	if err != nil {
+		return err
+	}
 	size := 0
-	for row, err := range a.store.Control() {
-		if err != nil {
-			return err
-		}
-		size += len(row.Raw)
+	for _, raw := range log {
+		size += len(raw)
 	}
 	if size > welcomeRoom {
 		return fmt.Errorf("admit to %s: a control log of %d bytes: %w", a.id, size, space.ErrTooLarge)

@@ -2,11 +2,7 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,17 +10,15 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/space"
-	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/xrpc"
 )
 
 // The node serves the HTTP API as its owner.
 var (
-	_ xrpc.Spaces     = (*Node)(nil)
-	_ xrpc.Membership = (*Node)(nil)
-	_ xrpc.Records    = (*Node)(nil)
-	_ xrpc.Repos      = (*Node)(nil)
-	_ xrpc.Node       = (*Node)(nil)
+	_ xrpc.Spaces  = (*Node)(nil)
+	_ xrpc.Records = (*Node)(nil)
+	_ xrpc.Repos   = (*Node)(nil)
+	_ xrpc.Node    = (*Node)(nil)
 )
 
 // CreateSpace founds a space of the owner's and makes it durable.
@@ -65,7 +59,7 @@ func (n *Node) CreateSpace(ctx context.Context, s xrpc.NewSpace) (xrpc.SpaceInfo
 func (n *Node) claimName(id space.ID, name string) (release func(), err error) {
 	n.naming.Lock()
 	for _, r := range n.all() {
-		if r.id == id {
+		if r.id == id && r.place() == live {
 			err = fmt.Errorf("%s: %w", id, space.ErrSpaceExists)
 		} else if name != "" && r.name == name {
 			err = fmt.Errorf("name %q: %w", name, xrpc.ErrPetnameTaken)
@@ -91,7 +85,9 @@ func (n *Node) Space(_ context.Context, id space.ID) (xrpc.SpaceInfo, error) {
 func (n *Node) Spaces(context.Context) ([]xrpc.SpaceInfo, error) {
 	var out []xrpc.SpaceInfo
 	for _, r := range n.all() {
-		out = append(out, r.info())
+		if r.place() == live {
+			out = append(out, r.info())
+		}
 	}
 	return out, nil
 }
@@ -108,68 +104,6 @@ func (a *actor) info() xrpc.SpaceInfo {
 		info.Rev = max(info.Rev, r.Rev())
 	}
 	return info
-}
-
-// Members lists the roster.
-func (n *Node) Members(_ context.Context, id space.ID) ([]xrpc.Member, error) {
-	a, err := n.byID(id)
-	if err != nil {
-		return nil, err
-	}
-	st := a.control()
-	var out []xrpc.Member
-	for m := range st.Members() {
-		row := xrpc.Member{DID: m.DID, Level: m.Level, AddedMs: m.AddedMs}
-		if len(m.Invite) > 0 {
-			row.Via = "invite:" + hex.EncodeToString(m.Invite)
-		}
-		out = append(out, row)
-	}
-	return out, nil
-}
-
-// Invite opens a door and returns its link. Only the authority's node can.
-func (n *Node) Invite(ctx context.Context, id space.ID, o xrpc.InviteOptions) (xrpc.Invite, error) {
-	a, err := n.byID(id)
-	if err != nil {
-		return xrpc.Invite{}, err
-	}
-	if o.Level != space.LevelWrite {
-		return xrpc.Invite{}, fmt.Errorf("invite at level %s: %w", o.Level, space.ErrUnsupported)
-	}
-	if now := time.Now().UnixMilli(); o.ExpiresMs != 0 && int64(o.ExpiresMs) <= now {
-		return xrpc.Invite{}, fmt.Errorf("invite: it would have expired already: %w", space.ErrMalformed)
-	}
-	link := control.Link{SpaceID: a.sid}
-	rand.Read(link.Secret[:])
-	st, err := a.sequence(ctx, control.KindInvite, func(*control.State) (any, error) {
-		inv := control.Invite{
-			ID: link.InviteID(), Level: o.Level, MaxUses: o.MaxUses, ExpiresMs: o.ExpiresMs,
-		}
-		copy(inv.Pub[:], link.InviteKey().Public().(ed25519.PublicKey))
-		return inv, nil
-	})
-	if err != nil {
-		return xrpc.Invite{}, fmt.Errorf("invite: %w", err)
-	}
-	link.Head = st.Head.Hash
-	link.Addrs = linkAddrs(fullAddrs(n.host))
-	lid := link.InviteID()
-	return xrpc.Invite{
-		ID: hex.EncodeToString(lid[:]), Link: link.String(), Level: o.Level, MaxUses: o.MaxUses, ExpiresMs: o.ExpiresMs,
-	}, nil
-}
-
-// maxLinkAddrs keeps links short enough for a QR code.
-const maxLinkAddrs = 4
-
-// linkAddrs picks from addresses of which the loopback ones stand last: the
-// last one stays in, so that a second node of this machine can always join.
-func linkAddrs(addrs []string) []string {
-	if len(addrs) <= maxLinkAddrs {
-		return addrs
-	}
-	return append(slices.Clone(addrs[:maxLinkAddrs-1]), addrs[len(addrs)-1])
 }
 
 // Write applies the owner's writes as one batch.

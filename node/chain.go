@@ -19,8 +19,8 @@ func (a *actor) openChain(c *change) error {
 	if a.writer != nil {
 		return nil
 	}
-	if a.now == nil || a.now.cred == nil {
-		return fmt.Errorf("open a chain in %s: no writer certificate: %w", a.id, space.ErrForbidden)
+	if !a.canSeal() {
+		return fmt.Errorf("open a chain in %s: no writer certificate: %w", a.id, space.ErrUnavailable)
 	}
 	w, err := seal.NewWriter(rand.Reader, *a.now.cred, a.now.id, a.now.keys, a.self.c)
 	if err != nil {
@@ -28,13 +28,13 @@ func (a *actor) openChain(c *change) error {
 	}
 	own, _ := a.out.addrs(a.sid)
 	h := seal.Hello{
-		Device: a.self.device.ID(), PUKGen: a.self.puk.Gen(), PrevChain: a.lastChain(), Ctl: a.ctl.Head,
-		Addrs: own[:min(len(own), seal.MaxAddrs)], Tags: a.tags(w.Chain()), IdentityLog: a.self.log,
+		Device: a.self.device.ID(), PUKGen: a.self.ownPUK().Gen(), PrevChain: a.lastChain(), Ctl: a.ctl.Head,
+		Addrs: own[:min(len(own), seal.MaxAddrs)], Tags: a.tags(w.Chain()), IdentityLog: a.self.ownLog(),
 	}
 	if m, ok := a.ctl.Member(a.self.c); ok && h.PrevChain != nil {
 		// The first chain of an epoch carries the whole log, later ones what
 		// the roster does not vouch for yet.
-		if since, ok := identity.Since(a.self.log, m.ILHead); ok {
+		if since, ok := identity.Since(a.self.ownLog(), m.ILHead); ok {
 			h.IdentityLog = since
 		}
 	}
@@ -93,7 +93,7 @@ func (a *actor) pair(m control.Member) (seal.Pair, bool) {
 	if p, ok := a.pairs[key]; ok {
 		return p, true
 	}
-	p, err := seal.PairKey(a.sid, a.self.puk, a.self.c, st.PUK, m.C)
+	p, err := seal.PairKey(a.sid, a.self.ownPUK(), a.self.c, st.PUK, m.C)
 	if err != nil {
 		a.log.Warn("pair key", "member", m.C, "err", err)
 		return seal.Pair{}, false
@@ -158,7 +158,7 @@ func (a *actor) flushOutbox() {
 }
 
 // stageControl applies one raw control entry to the change. What we have
-// already is no error.
+// already is no error; space.ErrNoKey: the keys of its epoch are not here yet.
 func (a *actor) stageControl(c *change, raw []byte) error {
 	e, err := control.Parse(raw)
 	if err != nil {
@@ -166,7 +166,7 @@ func (a *actor) stageControl(c *change, raw []byte) error {
 	}
 	s := c.control()
 	if e.Seq == s.Head.Seq+1 {
-		if err := e.Open(a.controlKey(e)); err != nil {
+		if err := e.Open(c.bodyKey(s, e)); err != nil {
 			return err
 		}
 	}
@@ -177,35 +177,24 @@ func (a *actor) stageControl(c *change, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if next.Epoch > 1 {
-		return fmt.Errorf("control entry %d opens epoch %d: %w", e.Seq, next.Epoch, space.ErrUnsupported)
-	}
-	c.ctl = next
-	c.batch.Control = append(c.batch.Control, store.ControlRow{Seq: e.Seq, Raw: raw})
+	c.follow(s, next, e)
 	return nil
+}
+
+// follow stages a control entry that was applied and all that it brings.
+func (c *change) follow(s, next *control.State, e *control.Entry) {
+	c.ctl = next
+	c.batch.Control = append(c.batch.Control, store.ControlRow{Seq: e.Seq, Raw: e.Raw()})
+	rot := rotationOf(e.Body())
+	if rot != nil {
+		c.adopt(next, rot)
+	}
+	c.recount(next, e.Body(), rot)
 }
 
 func isStale(err error) bool {
 	var stale control.ErrStale
 	return errors.As(err, &stale)
-}
-
-// controlKey is the key the body of e is sealed under: that of the epoch
-// before it.
-func (a *actor) controlKey(e *control.Entry) []byte {
-	if e.InClear() {
-		return nil
-	}
-	n := e.Epoch
-	if e.Kind == control.KindEpoch {
-		n--
-	}
-	for _, ep := range a.epochs {
-		if ep.n == n {
-			return ep.keys.Control().Bytes()
-		}
-	}
-	return nil
 }
 
 // restoreOutbox makes the frames of what was committed and not published when

@@ -25,6 +25,10 @@ type change struct {
 	rows    map[space.DID][]store.OpRow
 	stmts   map[space.DID]*space.Statement
 	ctl     *control.State // the control state after, if it moves
+	adopted []*epoch       // whose keys came with the control entries
+	recut   []space.DID    // authors of whom more is materialised than counts now
+	behind  bool           // a control entry came that does not fit yet
+	merged  bool           // an older batch of a sibling device went into the own repo
 	applied map[*chain]position
 	owes    []outboxItem
 	// unstated counts our own entries since our last statement.
@@ -68,13 +72,23 @@ func (c *change) stage(author space.DID) *space.Staged {
 	return s
 }
 
-// apply stages the ops of one entry and the rows they make.
+// apply stages the ops of one entry and the rows they make. The oplog is
+// numbered here: what comes after a later batch, as from another device of the
+// author, is served behind it, under the next rev.
 func (c *change) apply(author space.DID, b space.Batch, stamp space.Stamp) {
-	for i, ch := range c.stage(author).Apply(b, stamp) {
+	repo := c.stage(author)
+	before, rev := repo.Rev(), b.Rev
+	changes := repo.Apply(b, stamp)
+	if len(changes) > 0 && rev <= before {
+		rev = before + 1
+		repo.Apply(space.Batch{Rev: rev}, stamp)
+		c.merged = c.merged || author == c.a.self.did && stamp.Device != c.a.self.device.ID()
+	}
+	for i, ch := range changes {
 		c.batch.Records = append(c.batch.Records, store.RecordRow{
 			Author: author, Path: ch.Path, Leaf: space.Leaf{CID: ch.New, Stamp: ch.Stamp}, Value: ch.Value,
 		})
-		c.rows[author] = append(c.rows[author], store.OpRow{Rev: b.Rev, Idx: i, Path: ch.Path, CID: ch.New, Prev: ch.Old})
+		c.rows[author] = append(c.rows[author], store.OpRow{Rev: rev, Idx: i, Path: ch.Path, CID: ch.New, Prev: ch.Old})
 	}
 	if b.Stmt != nil {
 		c.stmts[author] = b.Stmt
@@ -107,9 +121,26 @@ func (c *change) commit(class store.Class) error {
 		}
 		c.batch.Applied = append(c.batch.Applied, row)
 	}
+	if len(c.adopted) > 0 {
+		// Keys first: an epoch in the log without its keys is a space that is
+		// stuck, keys of an epoch that is not in the log are idle.
+		if err := a.out.keepEpochs(a, nil, c.adopted...); err != nil {
+			return diskError(err)
+		}
+	}
 	if err := a.store.Commit(class, &c.batch); err != nil {
 		return diskError(err)
 	}
+	c.show()
+	if c.ctl != nil {
+		a.turn(c.adopted)
+	}
+	return nil
+}
+
+// show makes what is durable visible.
+func (c *change) show() {
+	a := c.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, m := range c.moved {
@@ -132,6 +163,15 @@ func (c *change) commit(class store.Class) error {
 	if c.ctl != nil {
 		a.ctl = c.ctl
 	}
+	for _, e := range c.adopted {
+		a.hold(e)
+	}
+	a.recut = append(a.recut, c.recut...)
+	a.held.rows = append(a.held.rows, c.batch.Held...)
+	a.held.next += uint64(len(c.batch.Held))
+	if c.merged {
+		a.unstated, a.stmtDue = max(a.unstated, 1), time.Now().Add(statementSilence)
+	}
 	if len(c.owes) > 0 {
 		a.outbox.pending = append(a.outbox.pending, c.owes...)
 		a.outbox.next += uint64(len(c.owes))
@@ -143,7 +183,6 @@ func (c *change) commit(class store.Class) error {
 			r.sure = max(r.sure, at.attribution)
 		}
 	}
-	return nil
 }
 
 // fillRepos adds the row and the oplog page of every repo that was staged.

@@ -1,13 +1,11 @@
 package node
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
 	"time"
 
-	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
@@ -28,7 +26,7 @@ func found(s *self, id space.ID, name string, policy space.Policy, relays []stri
 	sign := control.BuildKeys{Proposer: s.device.Sig(), Sequencer: s.device.Sig()}
 	genesis, err := control.BuildGenesis(control.Genesis{
 		URI: id.AT(), SpaceDID: id.Authority, AuthorityC: s.c, AuthorityDID: s.did, CreatorDID: s.did,
-		IdentityLog: s.log, AuthorityPub: [32]byte(s.state.SigPub), SequencerPub: s.device.ID(), Policy: policy,
+		IdentityLog: s.ownLog(), AuthorityPub: [32]byte(s.ownState().SigPub), SequencerPub: s.device.ID(), Policy: policy,
 	}, sign, now.UnixMilli(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -70,7 +68,8 @@ func found(s *self, id space.ID, name string, policy space.Policy, relays []stri
 // firstEpoch is the body of the entry that makes a space writable: its outer
 // part in clear, the key wrapped to the founder alone.
 func firstEpoch(s *self, state *control.State, gk seal.GroupKey, iss seal.Issuer, relays []string) (control.Epoch, error) {
-	wrap, err := seal.Wrap(s.state.PUK, seal.WrapContext{SpaceID: state.SpaceID, Epoch: 1, C: s.c}, seal.Full(gk))
+	puk := s.ownState().PUK
+	wrap, err := seal.Wrap(puk, seal.WrapContext{SpaceID: state.SpaceID, Epoch: 1, C: s.c}, seal.Full(gk))
 	if err != nil {
 		return control.Epoch{}, err
 	}
@@ -86,12 +85,16 @@ func firstEpoch(s *self, state *control.State, gk seal.GroupKey, iss seal.Issuer
 	}
 	return control.Epoch{
 		N: 1, KID: gk.KID(), RosterRoot: state.RosterRoot(), Inner: box,
-		Wraps: []control.Wrap{{Slot: 0, C: s.c, PUKGen: s.state.PUK.Gen, Sealed: wrap}},
+		Wraps: []control.Wrap{{Slot: 0, C: s.c, PUKGen: puk.Gen, Sealed: wrap}},
 	}, nil
 }
 
-// memberClass is the quota class members write at: 1,000 envelopes a second.
-const memberClass = 2
+// The quota classes: members write at most 1,000 envelopes a second, those whom
+// nobody let in one.
+const (
+	memberClass = 2
+	publicClass = 0
+)
 
 // certify gives the issuer's own device a writer key.
 func certify(iss seal.Issuer, s *self, now time.Time) (seal.Credential, error) {
@@ -139,69 +142,4 @@ func (a *actor) sealControl(c *change, e *control.Entry) error {
 	}
 	c.sealed = append(c.sealed, envs...)
 	return nil
-}
-
-// sequence appends an entry to the control log. This node must be the
-// sequencer. build gets the state the entry follows.
-type sequence struct {
-	kind  control.Kind
-	body  func(*control.State) (any, error) // nil body: nothing to append
-	reply chan sequenced
-}
-
-type sequenced struct {
-	state *control.State
-	err   error
-}
-
-func (a *actor) sequence(ctx context.Context, kind control.Kind, body func(*control.State) (any, error)) (*control.State, error) {
-	m := &sequence{kind: kind, body: body, reply: make(chan sequenced, 1)}
-	r, err := ask(ctx, a, m, m.reply)
-	if err != nil {
-		return nil, err
-	}
-	return r.state, r.err
-}
-
-func (m *sequence) handle(a *actor) {
-	state, err := a.append(m.kind, m.body)
-	m.reply <- sequenced{state, err}
-	a.flushOutbox()
-}
-
-func (a *actor) append(kind control.Kind, body func(*control.State) (any, error)) (*control.State, error) {
-	if a.broken != nil {
-		return nil, a.broken
-	}
-	if a.now.iss == nil {
-		return nil, fmt.Errorf("change %s: only the authority's node can: %w", a.id, space.ErrForbidden)
-	}
-	if err := a.maySequence(); err != nil {
-		return nil, err
-	}
-	b, err := body(a.ctl)
-	if err != nil || b == nil {
-		return a.ctl, err
-	}
-	sk := a.self.device.Sig()
-	keys := control.BuildKeys{Proposer: sk, Sequencer: sk, CK: a.now.keys.Control().Bytes()}
-	e, err := control.Build(a.ctl, kind, b, keys, time.Now().UnixMilli(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	next, err := control.Apply(a.ctl, e)
-	if err != nil {
-		return nil, err
-	}
-	c := a.begin()
-	if err := a.sealControl(c, e); err != nil {
-		return nil, err
-	}
-	c.ctl = next
-	c.batch.Control = append(c.batch.Control, store.ControlRow{Seq: e.Seq, Raw: e.Raw()})
-	if err := a.commitOwn(c); err != nil {
-		return nil, err
-	}
-	a.retry()
-	return next, nil
 }

@@ -119,11 +119,18 @@ func (a *actor) lag() (n uint64) {
 	return n
 }
 
-// settle looks again at chains that waited for the control log to move.
+// settle looks again at what waited for the control log to move.
 func (a *actor) settle(c *change) {
-	if c.ctl != nil {
-		a.retry()
+	if c.behind && a.checkDue.IsZero() {
+		a.checkDue = time.Now().Add(jitter(compareAfter))
 	}
+	if c.ctl == nil {
+		return
+	}
+	a.rebuildOwed()
+	a.retry()
+	a.release()
+	a.flushOutbox()
 }
 
 // chain is one writer chain as far as we read it.
@@ -273,14 +280,29 @@ func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope) {
 
 // step opens one envelope. It reports false where the chain has to wait.
 func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope) bool {
+	if env.Type() == envelope.Entry && at.author != "" {
+		switch a.weigh(c.control(), ch, at, env) {
+		case countsNot:
+			at.void, at.next = true, env.Seq()+1
+			return true
+		case mayCount:
+			return false
+		}
+	}
+	ch.reader.Guess(members(c.control()))
 	body, done, err := ch.reader.Open(env)
-	if err != nil {
+	switch {
+	case errors.Is(err, space.ErrNoKey) && ch.reader.Position() > env.Seq():
+		// Another's chain, for a member that reads only itself: passed over.
+		return a.keepPosition(ch, at)
+	case errors.Is(err, space.ErrNoKey):
+		return false // of a member whom the control log does not know yet
+	case err != nil:
 		a.log.Warn("chain ends here: an envelope does not open", "chain", ch.id, "seq", env.Seq(), "err", err)
 		a.stats.Refused.Add(1)
 		at.void, at.next = true, env.Seq()+1
 		return true
-	}
-	if !done {
+	case !done:
 		return true // next stays at the first part, so that a restart begins there
 	}
 	wait := false
@@ -298,6 +320,11 @@ func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope) 
 		}
 		return false
 	}
+	return a.keepPosition(ch, at)
+}
+
+// keepPosition makes at stand where the chain's reader does.
+func (a *actor) keepPosition(ch *chain, at *position) bool {
 	state, err := ch.reader.MarshalBinary()
 	if err != nil {
 		a.log.Error("keep a chain's position", "chain", ch.id, "err", err)
@@ -312,11 +339,12 @@ func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope) 
 // control log may be behind.
 func (a *actor) hello(c *change, ch *chain, at *position) (wait bool) {
 	h, _ := ch.reader.Hello()
-	m, ok := c.control().Member(h.C)
+	m, ok := c.control().Author(h.C)
 	if !ok {
 		return true
 	}
 	at.author, at.c, at.device = m.DID, m.C, h.Device
+	a.located(h)
 	if m.C != a.self.c {
 		a.out.meet(a.sid, h.Addrs)
 		a.out.learn(m.C, m.ILHead, h.IdentityLog)
@@ -360,18 +388,19 @@ func (a *actor) attribute(h seal.Hello, m control.Member, ch *chain) attribution
 	return disputed
 }
 
-// controlEntry takes a control entry from the sequencer's chain.
+// controlEntry takes a control entry from the chain of who sequenced it. The
+// entry's own signatures say whether it counts. Nothing waits for it here: an
+// entry that comes too early, or whose keys are not here yet, comes again by
+// reconciliation, and the chain goes on.
 func (a *actor) controlEntry(c *change, at *position, raw []byte) (wait bool) {
-	if at.device != identity.DeviceID(c.control().SequencerPub) {
-		a.stats.Refused.Add(1)
-		return false
-	}
 	err := a.stageControl(c, raw)
 	var gap control.ErrGap
-	if errors.As(err, &gap) {
-		return true
-	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.As(err, &gap), errors.Is(err, space.ErrNoKey):
+		c.behind = true
+	case a.conflict(err):
+	default:
 		a.log.Warn("control entry refused", "err", err)
 		a.stats.Refused.Add(1)
 	}
@@ -393,11 +422,6 @@ func (a *actor) entry(c *change, ch *chain, at *position, id envelope.ID, body [
 		ch.parked = due
 		return true
 	}
-	m, ok := c.control().Member(at.c)
-	if !ok || m.Level < space.LevelWrite {
-		a.stats.Refused.Add(1)
-		return false
-	}
 	c.apply(at.author, b, space.Stamp{Rev: b.Rev, Device: at.device, Entry: id})
 	at.rev = b.Rev
 	return false
@@ -409,20 +433,23 @@ func (a *actor) ingestControl(entries [][]byte) error {
 		return a.broken
 	}
 	c := a.begin()
+	var stopped error
 	for _, raw := range entries {
-		if err := a.stageControl(c, raw); err != nil {
-			return err
+		if stopped = a.stageControl(c, raw); stopped != nil {
+			break
 		}
 	}
-	if c.ctl == nil {
-		return nil
+	if c.ctl != nil {
+		if err := c.commit(store.Own); err != nil {
+			a.fail(err)
+			return err
+		}
+		a.settle(c)
 	}
-	if err := c.commit(store.Own); err != nil {
-		a.fail(err)
-		return err
+	if errors.Is(stopped, space.ErrNoKey) || a.conflict(stopped) {
+		return nil // the keys are on their way, or the conflict is noted
 	}
-	a.settle(c)
-	return nil
+	return stopped
 }
 
 // backlogMax bounds what one look back reads; retry comes again for more.

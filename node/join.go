@@ -1,11 +1,9 @@
 package node
 
 import (
-	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -41,8 +39,12 @@ type claim struct {
 	C      []byte
 	Log    [][]byte
 	Device []byte
-	Writer []byte // public writer key to certify
+	Writer []byte     // public writer key to certify
+	Have   space.Head // of the control log that the claimant holds; zero: none
 }
+
+// claimVersion 2 has Have.
+const claimVersion = 2
 
 type challenge struct {
 	_      struct{} `cbor:",toarray"`
@@ -74,25 +76,43 @@ func writeMsg(w io.Writer, v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
+	return writeFrame(w, b)
+}
+
+// writeFrame writes u32 length ‖ b.
+func writeFrame(w io.Writer, b []byte) error {
+	_, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
 	return err
 }
 
 func readMsg(r io.Reader, limit int, v any) error {
-	var n [4]byte
-	if _, err := io.ReadFull(r, n[:]); err != nil {
-		return err
-	}
-	size := binary.BigEndian.Uint32(n[:])
-	if size > uint32(limit) {
-		return fmt.Errorf("message of %d bytes: %w", size, space.ErrTooLarge)
-	}
-	b := make([]byte, size)
-	if _, err := io.ReadFull(r, b); err != nil {
+	b, err := readFrame(r, limit)
+	if err != nil {
 		return err
 	}
 	return space.Unmarshal(b, v)
 }
+
+// readFrame reads what writeFrame wrote.
+func readFrame(r io.Reader, limit int) ([]byte, error) {
+	var n [4]byte
+	if _, err := io.ReadFull(r, n[:]); err != nil {
+		return nil, err
+	}
+	size := binary.BigEndian.Uint32(n[:])
+	if size > uint32(limit) {
+		return nil, fmt.Errorf("message of %d bytes: %w", size, space.ErrTooLarge)
+	}
+	b := make([]byte, size)
+	_, err := io.ReadFull(r, b)
+	return b, err
+}
+
+// waiting is what those hear whom somebody has to approve.
+const waiting = "waiting"
+
+// errWaiting: the invite needs an approval that nobody has given yet.
+var errWaiting = fmt.Errorf("the request is known and waits for an approval: %w", space.ErrUnavailable)
 
 // errRefused is what a keeper that says no looks like from outside.
 var errRefused = fmt.Errorf("the space's node refused: a link may be spent, expired or revoked; ask for a new one: %w", space.ErrInvite)
@@ -113,7 +133,7 @@ func askKeeper(rw io.ReadWriter, s *self, c claim, link *control.Link) (seal.Wel
 	}
 	x = seal.WelcomeContext{
 		SpaceID: [32]byte(c.Space), Keeper: identity.DeviceID(ch.Keeper), C: s.c,
-		Nonce: [32]byte(ch.Nonce), PUKGen: s.puk.Gen(),
+		Nonce: [32]byte(ch.Nonce), PUKGen: s.ownPUK().Gen(),
 	}
 	if err := writeMsg(rw, prove(s, x, link, [32]byte(c.Writer))); err != nil {
 		return seal.Welcome{}, x, err
@@ -123,13 +143,16 @@ func askKeeper(rw io.ReadWriter, s *self, c claim, link *control.Link) (seal.Wel
 		return seal.Welcome{}, x, fmt.Errorf("read answer: %w", err)
 	}
 	if len(v.Welcome) == 0 {
-		if v.Reason == later {
+		switch v.Reason {
+		case later:
 			return seal.Welcome{}, x, fmt.Errorf("the space's node cannot admit now: %w", space.ErrUnavailable)
+		case waiting:
+			return seal.Welcome{}, x, errWaiting
 		}
 		return seal.Welcome{}, x, errRefused
 	}
 	x.Epoch = v.Epoch
-	w, err := seal.OpenWelcome(s.puk, x, v.Welcome)
+	w, err := seal.OpenWelcome(s.ownPUK(), x, v.Welcome)
 	return w, x, err
 }
 
@@ -146,9 +169,19 @@ func prove(s *self, x seal.WelcomeContext, link *control.Link, writer [32]byte) 
 
 // joined is a welcome that was believed: what to keep of a space.
 type joined struct {
-	rec     spaceRecord
-	entries []*control.Entry
+	epochs  []*epoch // by rising number; those whose content is open to us
+	closed  []closedRecord
+	entries []*control.Entry // new ones, in order
 	state   *control.State
+}
+
+// record is the key record of a space that was not held before.
+func (j *joined) record() spaceRecord {
+	r := spaceRecord{ID: j.state.ID, Space: j.state.SpaceID[:], DEK: newDEK(), Closed: j.closed}
+	for _, e := range j.epochs {
+		r.hold(e.record())
+	}
+	return r
 }
 
 // rosterHead is the head of a member's identity log that the roster names.
@@ -157,84 +190,140 @@ func (j *joined) rosterHead(c identity.Commitment) ([32]byte, bool) {
 	return m.ILHead, ok
 }
 
+// belief is what a welcome is held against.
+type belief struct {
+	self   *self
+	x      seal.WelcomeContext
+	head   *[32]byte      // an entry that the log must contain; nil: none in particular
+	base   *control.State // what of the log is held; nil: nothing
+	topics map[uint64]envelope.TopicID
+	writer seal.WriterKey
+}
+
 // believe replays the log a welcome carries and takes nothing from the keeper
 // that the log does not say: the space, that the link's head is in it, that
-// the keeper is its sequencer, the group key's commitment, and that we are in.
-func believe(s *self, w seal.Welcome, x seal.WelcomeContext, head *[32]byte, writer seal.WriterKey) (*joined, error) {
-	ck := w.Control().Bytes()
-	st, err := control.Replay(w.CtlLog, func(uint64) []byte { return ck })
-	if err != nil {
-		return nil, fmt.Errorf("welcome: %w", err)
+// the keeper may admit, the group keys' commitments, and that we are in.
+func (b belief) believe(w seal.Welcome) (*joined, error) {
+	j := &joined{state: b.base}
+	keys := map[uint64]seal.ControlKey{b.x.Epoch: w.Control()}
+	for _, p := range w.Prior {
+		keys[p.Epoch] = p.Control
 	}
-	seen := head == nil
-	var entries []*control.Entry
+	seen := b.head == nil
 	for _, raw := range w.CtlLog {
 		e, err := control.Parse(raw)
+		if err == nil && j.state != nil {
+			err = e.Open(bytesOf(keys[j.state.Epoch]))
+		} else if err == nil {
+			err = e.Open(nil)
+		}
+		var next *control.State
+		if err == nil {
+			next, err = control.Apply(j.state, e)
+		}
+		if isStale(err) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("welcome: %w", err)
 		}
-		entries = append(entries, e)
-		seen = seen || e.Hash() == *head
+		j.state, j.entries = next, append(j.entries, e)
+		seen = seen || e.Hash() == *b.head
 	}
+	if j.state == nil {
+		return nil, fmt.Errorf("welcome: no log: %w", space.ErrForged)
+	}
+	_, caps, _ := j.state.DeviceCaps(b.x.Keeper)
 	switch {
-	case st.SpaceID != x.SpaceID:
+	case j.state.SpaceID != b.x.SpaceID:
 		return nil, fmt.Errorf("welcome: another space: %w", space.ErrForged)
 	case !seen:
 		return nil, fmt.Errorf("welcome: the log does not contain the link's head: %w", space.ErrForged)
-	case identity.DeviceID(st.SequencerPub) != x.Keeper:
-		return nil, fmt.Errorf("welcome: the keeper is not the space's: %w", space.ErrForged)
+	case caps&control.CapAdmit == 0:
+		return nil, fmt.Errorf("welcome: the keeper is not one of the space: %w", space.ErrForged)
+	case b.x.Epoch != j.state.Epoch:
+		return nil, fmt.Errorf("welcome: of epoch %d, the log is at %d: %w", b.x.Epoch, j.state.Epoch, space.ErrForged)
 	}
-	me, ok := st.Member(s.c)
-	if !ok {
-		return nil, fmt.Errorf("welcome: %w", space.ErrNotMember)
-	}
-	keys, err := w.Keys(st.EpochKID)
-	if err != nil {
-		return nil, err
-	}
-	issuer, err := issuerOf(st, entries, keys)
-	if err != nil {
-		return nil, err
-	}
-	if x.Epoch != st.Epoch || !issuer.Equal(w.IssuerPub) {
-		return nil, fmt.Errorf("welcome: an epoch or issuer that the log does not name: %w", space.ErrForged)
-	}
-	e := &epoch{n: x.Epoch, id: envelope.TopicOf(issuer), keys: keys}
-	if me.Level >= space.LevelWrite {
-		e.cred = &seal.Credential{Grant: w.Grant, Voucher: w.Voucher, Writer: writer}
-		if err := e.cred.Check(e.id, s.c); err != nil {
-			return nil, fmt.Errorf("welcome: writer certificate: %w", err)
-		}
-	}
-	return &joined{
-		rec:     spaceRecord{ID: st.ID, Space: st.SpaceID[:], DEK: newDEK(), Epochs: []epochRecord{e.record()}},
-		entries: entries, state: st,
-	}, nil
+	return j, b.takeKeys(j, w)
 }
 
-// issuerOf reads the issuer's key of the newest epoch out of the log, and
-// checks that the fetch key named beside it is the one of our keys.
-func issuerOf(st *control.State, entries []*control.Entry, keys seal.Keys) (ed25519.PublicKey, error) {
-	for _, e := range slices.Backward(entries) {
-		if e.Kind != control.KindEpoch {
+// takeKeys checks each epoch's keys against the log.
+func (b belief) takeKeys(j *joined, w seal.Welcome) error {
+	me, ok := j.state.Member(b.self.c)
+	if !ok {
+		return fmt.Errorf("welcome: %w", space.ErrNotMember)
+	}
+	kid, _ := j.state.KID(j.state.Epoch)
+	keys, err := w.Keys(kid)
+	if err != nil {
+		return err
+	}
+	issuers, err := b.issuers(j, keys, w)
+	if err != nil {
+		return err
+	}
+	for _, p := range w.Prior {
+		id, known := issuers[p.Epoch]
+		kid, inLog := j.state.KID(p.Epoch)
+		switch {
+		case p.Keys.IsZero():
+			j.closed = append(j.closed, closedRecord{N: p.Epoch, Control: p.Control.Marshal()})
+		case !known || !inLog:
+			return fmt.Errorf("welcome: keys of epoch %d, which the log does not name: %w", p.Epoch, space.ErrForged)
+		default:
+			if err := p.Keys.CheckKID(kid); err != nil {
+				return fmt.Errorf("welcome: epoch %d: %w", p.Epoch, err)
+			}
+			j.epochs = append(j.epochs, &epoch{n: p.Epoch, id: id, keys: p.Keys})
+		}
+	}
+	id, known := issuers[j.state.Epoch]
+	if !known || envelope.TopicOf(w.IssuerPub) != id {
+		return fmt.Errorf("welcome: an issuer that the log does not name: %w", space.ErrForged)
+	}
+	e := &epoch{n: j.state.Epoch, id: id, keys: keys}
+	if j.state.MayWrite(me.C, e.n) {
+		e.cred = &seal.Credential{Grant: w.Grant, Voucher: w.Voucher, Writer: b.writer}
+		if err := e.cred.Check(e.id, me.C); err != nil {
+			return fmt.Errorf("welcome: writer certificate: %w", err)
+		}
+	}
+	j.epochs = append(j.epochs, e)
+	return nil
+}
+
+// issuers are the topics of the epochs: as they are known already, and as the
+// entries of the welcome name them under the keys that came with it.
+func (b belief) issuers(j *joined, keys seal.Keys, w seal.Welcome) (map[uint64]envelope.TopicID, error) {
+	out := map[uint64]envelope.TopicID{}
+	for n, id := range b.topics {
+		out[n] = id
+	}
+	held := map[uint64]seal.Keys{b.x.Epoch: keys}
+	for _, p := range w.Prior {
+		held[p.Epoch] = p.Keys
+	}
+	for _, e := range j.entries {
+		body, ok := epochOf(e.Body())
+		if !ok || held[body.N].IsZero() {
 			continue
 		}
-		if err := e.Open(keys.Control().Bytes()); err != nil {
-			return nil, fmt.Errorf("welcome: %w", err)
-		}
-		body := e.Body().(control.Epoch)
-		raw, err := seal.OpenInner(keys.Control(), st.SpaceID, body.N, body.Inner)
+		issuer, err := openInner(j.state.SpaceID, held[body.N], body)
 		if err != nil {
 			return nil, fmt.Errorf("welcome: %w", err)
 		}
-		inner, err := control.DecodeEpochInner(raw)
-		if err != nil {
-			return nil, fmt.Errorf("welcome: %w", err)
-		}
-		if !keys.Fetch().Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(inner.FetchPub[:])) {
-			return nil, fmt.Errorf("welcome: the log names another fetch key: %w", space.ErrForged)
-		}
-		return inner.IssuerPub[:], nil
+		out[body.N] = envelope.TopicOf(issuer)
 	}
-	return nil, fmt.Errorf("welcome: no epoch in the log: %w", space.ErrForged)
+	return out, nil
+}
+
+// epochOf is the epoch that an entry's body opens.
+func epochOf(body any) (control.Epoch, bool) {
+	if e, ok := body.(control.Epoch); ok {
+		return e, true
+	}
+	if rot := rotationOf(body); rot != nil {
+		return rot.Epoch, true
+	}
+	return control.Epoch{}, false
 }

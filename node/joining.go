@@ -102,23 +102,26 @@ func final(err error) bool {
 // joinAt asks one keeper.
 func (n *Node) joinAt(ctx context.Context, keeper peer.AddrInfo, link *control.Link) (xrpc.Joined, error) {
 	lid := link.InviteID()
-	w, x, writer, err := n.askWelcome(ctx, keeper, link.SpaceID, lid[:], link)
+	j, w, err := n.askWelcome(ctx, keeper, asking{space: link.SpaceID, invite: lid[:], link: link, head: &link.Head})
 	if err != nil {
 		return xrpc.Joined{}, err
 	}
-	j, err := believe(n.self, w, x, &link.Head, writer)
-	if err != nil {
-		return xrpc.Joined{}, err
-	}
-	release, err := n.claimName(j.state.ID, "")
+	return n.settleIn(j, w, keeper, "")
+}
+
+// settleIn keeps a space that a welcome brought and starts it.
+func (n *Node) settleIn(j *joined, w seal.Welcome, keeper peer.AddrInfo, name string) (xrpc.Joined, error) {
+	release, err := n.claimName(j.state.ID, name)
 	if err != nil {
 		return xrpc.Joined{}, err
 	}
 	defer release()
 	n.learnAll(w.IdentityLog, j.rosterHead)
-	n.book.learn(link.SpaceID, keeper)
-	n.meet(link.SpaceID, w.Addrs)
-	a, err := n.keep(j.rec, j.entries)
+	n.book.learn(j.state.SpaceID, keeper)
+	n.meet(j.state.SpaceID, w.Addrs)
+	rec := j.record()
+	rec.Name = name
+	a, err := n.keep(rec, j.entries)
 	if err != nil {
 		return xrpc.Joined{}, err
 	}
@@ -129,105 +132,61 @@ func (n *Node) joinAt(ctx context.Context, keeper peer.AddrInfo, link *control.L
 	}, nil
 }
 
-// askWelcome runs the join protocol with a keeper.
-func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, sid [32]byte, invite []byte, link *control.Link) (seal.Welcome, seal.WelcomeContext, seal.WriterKey, error) {
-	var none seal.WriterKey
+// asking is what is asked of a keeper.
+type asking struct {
+	space  [32]byte
+	invite []byte        // empty: as a member
+	link   *control.Link // what the invite is proven with
+	head   *[32]byte     // an entry that the log must contain
+	from   *actor        // who holds part of the space already; nil: nobody
+}
+
+// askWelcome runs the join protocol with a keeper and checks its answer.
+func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (*joined, seal.Welcome, error) {
+	var none seal.Welcome
 	ctx, cancel := context.WithTimeout(ctx, joinDeadline)
 	defer cancel()
 	if err := n.redial.try(ctx, keeper); err != nil {
-		return seal.Welcome{}, seal.WelcomeContext{}, none, err
+		return nil, none, err
 	}
 	s, err := n.host.NewStream(network.WithNoDial(ctx, "join"), keeper.ID, joinProtocol)
 	if err != nil {
-		return seal.Welcome{}, seal.WelcomeContext{}, none, fmt.Errorf("join: %w", err)
+		return nil, none, fmt.Errorf("join: %w", err)
 	}
 	defer s.Close()
 	if err := s.SetDeadline(time.Now().Add(joinDeadline)); err != nil {
-		return seal.Welcome{}, seal.WelcomeContext{}, none, err
+		return nil, none, err
 	}
-	writer, err := seal.NewWriterKey(rand.Reader)
-	if err != nil {
-		return seal.Welcome{}, seal.WelcomeContext{}, none, err
+	b := belief{self: n.self, head: q.head}
+	if b.writer, err = seal.NewWriterKey(rand.Reader); err != nil {
+		return nil, none, err
 	}
 	dev := n.self.device.ID()
-	w, x, err := askKeeper(s, n.self, claim{
-		Ver: 1, Space: sid[:], Invite: invite, C: n.self.c[:], Log: n.self.log, Device: dev[:], Writer: writer.Public(),
-	}, link)
+	c := claim{
+		Ver: claimVersion, Space: q.space[:], Invite: q.invite, C: n.self.c[:], Log: n.self.ownLog(), Device: dev[:],
+		Writer: b.writer.Public(),
+	}
+	if q.from != nil {
+		b.base, b.topics = q.from.known()
+		c.Have = b.base.Head
+	}
+	var w seal.Welcome
+	w, b.x, err = askKeeper(s, n.self, c, q.link)
 	if err != nil {
 		s.Reset()
+		return nil, none, err
 	}
-	return w, x, writer, err
+	j, err := b.believe(w)
+	return j, w, err
 }
 
-// renewBefore is how long before its end a writer certificate is renewed.
-const renewBefore = 2 * 24 * time.Hour
-
-// renew gets a new writer certificate when ours runs out soon: from our own
-// issuer, or from a connected peer that is the space's keeper. Until then we
-// write on; others take what they get by reconciliation.
-func (n *Node) renew(ctx context.Context, a *actor) {
-	e := a.current()
-	if e.cred == nil || time.Until(time.Unix(int64(e.cred.NotAfter()), 0)) > renewBefore {
-		return
+// known is what is held of a space's log, and the topics of its epochs.
+func (a *actor) known() (*control.State, map[uint64]envelope.TopicID) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	topics := map[uint64]envelope.TopicID{}
+	for _, e := range a.epochs {
+		topics[e.n] = e.id
 	}
-	cred, err := n.newCredential(ctx, a, e)
-	if err != nil {
-		n.log.Warn("renew the writer certificate", "space", fingerprint(a.sid), "err", err)
-		return
-	}
-	m := &recertify{cred: *cred, reply: make(chan error, 1)}
-	if _, err := ask(ctx, a, m, m.reply); err != nil {
-		n.log.Warn("renew the writer certificate", "space", fingerprint(a.sid), "err", err)
-	}
-}
-
-func (n *Node) newCredential(ctx context.Context, a *actor, e *epoch) (*seal.Credential, error) {
-	if e.iss != nil {
-		cred, err := certify(*e.iss, n.self, time.Now())
-		return &cred, err
-	}
-	err := fmt.Errorf("no keeper is connected: %w", space.ErrUnavailable)
-	for _, p := range n.book.of(a.sid) {
-		if n.host.Network().Connectedness(p.ID) != network.Connected {
-			continue
-		}
-		w, x, writer, askErr := n.askWelcome(ctx, p, a.sid, []byte{}, nil)
-		if askErr != nil {
-			err = errors.Join(err, askErr)
-			continue
-		}
-		if _, believeErr := believe(n.self, w, x, nil, writer); believeErr != nil {
-			err = errors.Join(err, believeErr)
-			continue
-		}
-		if envelope.TopicOf(w.IssuerPub) != e.id {
-			err = errors.Join(err, fmt.Errorf("renew: of another epoch: %w", space.ErrUnavailable))
-			continue
-		}
-		return &seal.Credential{Grant: w.Grant, Voucher: w.Voucher, Writer: writer}, nil
-	}
-	return nil, err
-}
-
-// recertify puts a new credential to use: kept first, then the next chain
-// begins with it.
-type recertify struct {
-	cred  seal.Credential
-	reply chan error
-}
-
-func (m *recertify) handle(a *actor) {
-	next := *a.now
-	next.cred = &m.cred
-	err := a.out.keepEpoch(a, &next)
-	if err == nil {
-		a.mu.Lock()
-		a.now.cred = next.cred
-		a.mu.Unlock()
-		if a.writer != nil {
-			a.writer.Close()
-			a.writer = nil
-		}
-	}
-	m.reply <- err
+	return a.ctl, topics
 }

@@ -20,6 +20,63 @@ type spaceRecord struct {
 	Name   string // local petname
 	DEK    []byte // key of the space's rows in the store, 32 bytes
 	Epochs []epochRecord
+	Closed []closedRecord // epochs whose log alone this member may read
+}
+
+// oneEpochRecord is a spaceRecord as it was while a space had one epoch.
+type oneEpochRecord struct {
+	_      struct{} `cbor:",toarray"`
+	ID     space.ID
+	Space  []byte
+	Name   string
+	DEK    []byte
+	Epochs []epochRecord
+}
+
+// closedRecord is the control key of an epoch before this member's time.
+type closedRecord struct {
+	_       struct{} `cbor:",toarray"`
+	N       uint64
+	Control []byte
+}
+
+func decodeSpaceRecord(b []byte) (spaceRecord, error) {
+	var rec spaceRecord
+	err := space.Unmarshal(b, &rec)
+	if err != nil {
+		var one oneEpochRecord
+		if space.Unmarshal(b, &one) == nil {
+			rec, err = spaceRecord{ID: one.ID, Space: one.Space, Name: one.Name, DEK: one.DEK, Epochs: one.Epochs}, nil
+		}
+	}
+	if err == nil && (len(rec.Space) != 32 || len(rec.DEK) != 32) {
+		err = space.ErrMalformed
+	}
+	if err != nil {
+		return rec, fmt.Errorf("key record of a space: %w", err)
+	}
+	return rec, nil
+}
+
+// close puts a control key in the place of what is held of its epoch.
+func (r *spaceRecord) close(c closedRecord) {
+	for _, have := range r.Closed {
+		if have.N == c.N {
+			return
+		}
+	}
+	r.Closed = append(r.Closed, c)
+}
+
+// hold puts an epoch in the place of what is held of it.
+func (r *spaceRecord) hold(e epochRecord) {
+	for i, have := range r.Epochs {
+		if have.N == e.N {
+			r.Epochs[i] = e
+			return
+		}
+	}
+	r.Epochs = append(r.Epochs, e)
 }
 
 type epochRecord struct {
@@ -51,8 +108,8 @@ type epoch struct {
 	n     uint64
 	id    envelope.TopicID
 	keys  seal.Keys
-	iss   *seal.Issuer     // held by the authority's node; nil elsewhere
-	cred  *seal.Credential // nil for a member that does not write
+	iss   *seal.Issuer     // held by who may admit; nil elsewhere
+	cred  *seal.Credential // nil for a member that does not write, or not yet
 	topic *envelope.Topic  // guarded by the actor's mu
 }
 

@@ -33,11 +33,29 @@ func (a *actor) load() error {
 	if err != nil {
 		return fmt.Errorf("read the space: %w", err)
 	}
+	proof, err := a.loadProof()
+	if err != nil {
+		return err
+	}
+	recut, err := a.loadRecut()
+	if err != nil {
+		return err
+	}
+	held, err := a.loadHeld()
+	if err != nil {
+		return err
+	}
+	leaving, _, err := a.store.Meta(leavingMeta)
+	if err != nil {
+		return fmt.Errorf("read the space: %w", err)
+	}
 	a.mu.Lock()
-	a.ctl, a.repos, a.doubt, a.broken = ctl, repos, doubt, nil
+	a.leaving = leaving
+	a.ctl, a.repos, a.doubt, a.broken, a.proof, a.recut, a.held = ctl, repos, doubt, nil, proof, recut, held
+	a.now = nil
 	for id, e := range epochs {
 		e.topic = topics[id]
-		if a.now == nil || e.n > a.now.n {
+		if e.n <= ctl.Epoch && (a.now == nil || e.n > a.now.n) {
 			a.now = e
 		}
 	}
@@ -74,7 +92,7 @@ func (a *actor) loadControl() (*control.State, error) {
 		}
 		e, err := control.Parse(row.Raw)
 		if err == nil {
-			err = e.Open(a.controlKey(e))
+			err = e.Open(a.keyAfter(s, e))
 		}
 		if err == nil {
 			s, err = control.Apply(s, e)
@@ -87,6 +105,14 @@ func (a *actor) loadControl() (*control.State, error) {
 		return nil, fmt.Errorf("control log of %s: %w", a.id, space.ErrSpaceNotFound)
 	}
 	return s, nil
+}
+
+// keyAfter is what opens the body of an entry that follows s.
+func (a *actor) keyAfter(s *control.State, e *control.Entry) []byte {
+	if s == nil || e.InClear() {
+		return nil
+	}
+	return bytesOf(a.controlKey(s.Epoch))
 }
 
 func nextEntry(s *control.State) uint64 {

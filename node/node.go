@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,7 @@ import (
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/identity"
 	"github.com/kithnet/kith/space/seal"
 	"github.com/kithnet/kith/xrpc"
 )
@@ -55,14 +57,18 @@ type Node struct {
 	topics map[envelope.TopicID]*actor
 	joins  map[[32]byte]*pendingJoin
 
+	doors     doors
+	approvals approvals
+	audits    chan struct{} // wakes the wrap auditor
+
 	naming sync.Mutex // held while a space gets its address and name
 }
 
 // running is an actor with what keeps it going.
 type running struct {
 	*actor
-	topic *gossip.Topic // nil beyond the hot-topic cap: reconciliation alone
-	stop  context.CancelFunc
+	topics map[envelope.TopicID]*gossip.Topic // those heard; none beyond the hot-topic cap: reconciliation alone
+	stop   context.CancelFunc
 }
 
 // New opens the home and assembles the node: keys, store, host, mesh, spaces.
@@ -73,7 +79,7 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log, spaces: map[[32]byte]*running{},
-		topics: map[envelope.TopicID]*actor{}, joins: map[[32]byte]*pendingJoin{},
+		topics: map[envelope.TopicID]*actor{}, joins: map[[32]byte]*pendingJoin{}, audits: make(chan struct{}, 1),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -136,6 +142,8 @@ func New(cfg Config) (_ *Node, err error) {
 // peer that asks for one is not told that it is unknown here.
 func (n *Node) serve() {
 	n.host.SetStreamHandler(joinProtocol, n.serveJoin)
+	n.host.SetStreamHandler(objectProtocol, n.serveObject)
+	n.host.SetStreamHandler(proposeProtocol, n.servePropose)
 	if !n.cfg.NoReconcile {
 		n.host.SetStreamHandler(syncProtocol, n.serveSync)
 	}
@@ -144,6 +152,7 @@ func (n *Node) serve() {
 	}})
 	n.wg.Go(func() { n.redial.run(n.ctx) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
+	n.wg.Go(func() { n.auditor(n.ctx) })
 	if !n.cfg.NoMDNS {
 		n.startMDNS()
 	}
@@ -183,6 +192,8 @@ func (n *Node) Close() error {
 	if n.host != nil {
 		n.host.RemoveStreamHandler(syncProtocol)
 		n.host.RemoveStreamHandler(joinProtocol)
+		n.host.RemoveStreamHandler(objectProtocol)
+		n.host.RemoveStreamHandler(proposeProtocol)
 	}
 	if n.sched != nil {
 		n.sched.wait()
@@ -196,9 +207,7 @@ func (n *Node) Close() error {
 	for _, r := range all {
 		r.stop()
 		<-r.ended
-		if r.topic != nil {
-			r.topic.Close()
-		}
+		n.deafen(r)
 	}
 	var errs []error
 	if n.mesh != nil {
@@ -269,7 +278,8 @@ func (n *Node) newActor(rec spaceRecord) (*actor, error) {
 	a := &actor{
 		id: rec.ID, sid: [32]byte(rec.Space), name: rec.Name,
 		self: n.self, out: n, stats: &n.stats, inbox: make(chan message, inboxSize), ended: make(chan struct{}),
-		epochs: map[envelope.TopicID]*epoch{}, syncs: map[peer.ID]xrpc.SyncPeer{}, ahead: map[envelope.ChainID]uint64{}, pairs: map[pairKey]seal.Pair{},
+		wants: make(chan struct{}, 1), closed: map[uint64]seal.ControlKey{}, homes: map[identity.DeviceID]peer.ID{},
+		epochs: map[envelope.TopicID]*epoch{}, syncs: map[peer.ID]map[uint64]xrpc.SyncPeer{}, ahead: map[envelope.ChainID]uint64{}, pairs: map[pairKey]seal.Pair{},
 	}
 	a.log = n.log.With("space", fingerprint(a.sid))
 	a.store = n.store.Space(a.sid, [32]byte(rec.DEK))
@@ -280,34 +290,115 @@ func (n *Node) newActor(rec spaceRecord) (*actor, error) {
 		}
 		a.epochs[e.id] = e
 	}
-	return a, nil
+	return a, a.close(rec.Closed)
+}
+
+// close notes epochs of which the log alone is open to this member.
+func (a *actor) close(closed []closedRecord) error {
+	for _, c := range closed {
+		k, err := seal.UnmarshalControlKey(c.Control)
+		if err != nil {
+			return fmt.Errorf("control key of epoch %d: %w", c.N, err)
+		}
+		a.closed[c.N] = k
+	}
+	return nil
 }
 
 // start makes a loaded actor run, listen to gossip and be found.
 func (n *Node) start(a *actor) error {
 	ctx, cancel := context.WithCancel(n.ctx)
-	r := &running{actor: a, stop: cancel}
+	r := &running{actor: a, topics: map[envelope.TopicID]*gossip.Topic{}, stop: cancel}
 	n.mu.Lock()
 	n.spaces[a.sid] = r
 	for id := range a.epochs {
 		n.topics[id] = a
 	}
 	n.mu.Unlock()
-	topic, err := n.mesh.Join(a.current().id, &heads{a: a, e: a.current()}, n.gossiped(a), n.peerJoined(a))
-	if err == nil {
-		n.mu.Lock()
-		r.topic = topic
-		n.mu.Unlock()
+	var err error
+	if e := a.current(); e != nil && a.takesPart() {
+		err = n.hear(r, e)
 	}
 	go a.run(ctx) // what it owes to gossip, it can say now
+	n.wg.Go(func() { n.tend(ctx, a) })
+	n.redial.poke()
+	return err
+}
+
+// takesPart reports whether this member has a place in the space.
+func (a *actor) takesPart() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	_, in := a.ctl.Member(a.self.c)
+	return in && !a.ctl.Deleted
+}
+
+// hear joins the topic of an epoch.
+func (n *Node) hear(r *running, e *epoch) error {
+	topic, err := n.mesh.Join(e.id, &heads{a: r.actor, e: e}, n.gossiped(r.actor), n.peerJoined(r.actor))
 	switch {
 	case errors.Is(err, gossip.ErrTooManyTopics):
-		n.log.Warn("too many live topics: this space is kept by reconciliation alone", "space", fingerprint(a.sid))
+		n.log.Warn("too many live topics: this space is kept by reconciliation alone", "space", fingerprint(r.sid))
+		return nil
+	case errors.Is(err, gossip.ErrJoined), errors.Is(err, gossip.ErrClosed):
+		return nil
 	case err != nil:
 		return err
 	}
-	n.redial.poke()
+	n.mu.Lock()
+	r.topics[e.id] = topic
+	n.mu.Unlock()
 	return nil
+}
+
+// graceOf is how long the topic of an epoch that is over is heard on: entries
+// of those who do not know the new one come late.
+const graceOf = 10 * time.Minute
+
+// opened hears a new epoch's topic, and in a while no more those before it.
+func (n *Node) opened(a *actor, e *epoch) {
+	n.mu.Lock()
+	r := n.spaces[a.sid]
+	n.topics[e.id] = a
+	n.mu.Unlock()
+	if r == nil {
+		return // start does it
+	}
+	if e == a.current() {
+		if err := n.hear(r, e); err != nil {
+			n.log.Error("hear a new epoch", "space", fingerprint(a.sid), "err", err)
+		}
+	}
+	time.AfterFunc(graceOf, func() { n.forgetTopics(r) })
+	n.compare(a.sid)
+}
+
+// forgetTopics leaves the topics of epochs that are over.
+func (n *Node) forgetTopics(r *running) {
+	now := r.current()
+	n.mu.Lock()
+	var old []*gossip.Topic
+	for id, t := range r.topics {
+		if now != nil && id != now.id {
+			old = append(old, t)
+			delete(r.topics, id)
+		}
+	}
+	n.mu.Unlock()
+	for _, t := range old {
+		t.Close()
+	}
+}
+
+// deafen leaves all topics of a space.
+func (n *Node) deafen(r *running) {
+	n.mu.Lock()
+	topics := slices.Collect(maps.Values(r.topics))
+	clear(r.topics)
+	n.mu.Unlock()
+	for _, t := range topics {
+		t.Close()
+	}
 }
 
 // gossiped hands a frame that the judge accepted to the actor. Gossip is a
@@ -349,7 +440,7 @@ func (n *Node) heartbeat(ctx context.Context) {
 					break
 				}
 			}
-			n.renew(ctx, r.actor)
+			n.need(r.actor)
 		}
 	}
 }
@@ -391,18 +482,11 @@ func (n *Node) keep(rec spaceRecord, entries []*control.Entry) (*actor, error) {
 }
 
 func (n *Node) readKeys(name string) (spaceRecord, error) {
-	var rec spaceRecord
 	b, err := n.keys.Read(name)
 	if err != nil {
-		return rec, err
+		return spaceRecord{}, err
 	}
-	if err := space.Unmarshal(b, &rec); err != nil {
-		return rec, fmt.Errorf("key record of a space: %w", err)
-	}
-	if len(rec.Space) != 32 || len(rec.DEK) != 32 {
-		return rec, fmt.Errorf("key record of a space: %w", space.ErrMalformed)
-	}
-	return rec, nil
+	return decodeSpaceRecord(b)
 }
 
 func (n *Node) saveKeys(rec spaceRecord) error {
@@ -416,16 +500,17 @@ func (n *Node) saveKeys(rec spaceRecord) error {
 	return nil
 }
 
-// keepEpoch stores an epoch of a space whose keys have changed.
-func (n *Node) keepEpoch(a *actor, e *epoch) error {
+// keepEpochs stores epochs of a space whose keys are new or have changed.
+func (n *Node) keepEpochs(a *actor, closed []closedRecord, epochs ...*epoch) error {
 	rec, err := n.readKeys(spaceKeyName(n.storeKey, a.sid))
 	if err != nil {
 		return fmt.Errorf("keep the space's keys: %w", err)
 	}
-	for i, er := range rec.Epochs {
-		if er.N == e.n {
-			rec.Epochs[i] = e.record()
-		}
+	for _, c := range closed {
+		rec.close(c)
+	}
+	for _, e := range epochs {
+		rec.hold(e.record())
 	}
 	return n.saveKeys(rec)
 }
@@ -441,7 +526,7 @@ func (n *Node) publish(f envelope.Frame) {
 	var t *gossip.Topic
 	if a := n.topics[f.Topic()]; a != nil {
 		if r := n.spaces[a.sid]; r != nil {
-			t = r.topic
+			t = r.topics[f.Topic()]
 		}
 	}
 	n.mu.RUnlock()
@@ -514,17 +599,54 @@ func (n *Node) byTopic(id envelope.TopicID) (*actor, *epoch) {
 	return a, a.epoch(id)
 }
 
-// byID finds a space by its address. An address names at most one live space
+// byID finds a space by its address, for its member: one that was removed, or
+// leaves, is told that there is none. An address names at most one live space
 // of a home.
 func (n *Node) byID(id space.ID) (*actor, error) {
+	a := n.anyByID(id)
+	switch {
+	case a == nil || a.place() == gone:
+		return nil, fmt.Errorf("%s: %w", id, space.ErrSpaceNotFound)
+	case a.place() == deleted:
+		return nil, fmt.Errorf("%s: %w", id, space.ErrSpaceDeleted)
+	}
+	return a, nil
+}
+
+// anyByID finds a space by its address, whatever became of it; a live one
+// first. Nil: none.
+func (n *Node) anyByID(id space.ID) *actor {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
+	var found *actor
 	for _, r := range n.spaces {
-		if r.id == id {
-			return r.actor, nil
+		if r.id == id && (found == nil || r.place() == live) {
+			found = r.actor
 		}
 	}
-	return nil, fmt.Errorf("%s: %w", id, space.ErrSpaceNotFound)
+	return found
+}
+
+// place is what a space is to this member.
+type place uint8
+
+const (
+	live    place = iota
+	gone             // removed, or leaving
+	deleted          // it has a tombstone
+)
+
+func (a *actor) place() place {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	_, in := a.ctl.Member(a.self.c)
+	switch {
+	case !in || a.leaving != nil:
+		return gone
+	case a.ctl.Deleted:
+		return deleted
+	}
+	return live
 }
 
 func (n *Node) all() []*running {

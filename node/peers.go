@@ -97,6 +97,17 @@ func (b *peerBook) knows(space [32]byte, p peer.ID) bool {
 	return ok
 }
 
+// forget drops a space's peers; each is told to drop, which undoes save.
+func (b *peerBook) forget(space [32]byte, drop func(peer.ID)) {
+	b.mu.Lock()
+	peers := b.spaces[space]
+	delete(b.spaces, space)
+	b.mu.Unlock()
+	for id := range peers {
+		drop(id)
+	}
+}
+
 // redialer keeps every space connected to some of its peers, and the node to
 // its bootstrap peers: links die and nothing else restores them.
 type redialer struct {

@@ -4,12 +4,14 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 
 	"github.com/kithnet/kith/gossip"
+	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -50,9 +52,8 @@ func camel(words string) string {
 func (a *actor) status() xrpc.SpaceStatus {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	me, _ := a.ctl.Member(a.self.c)
 	s := xrpc.SpaceStatus{
-		URI: a.id.String(), Name: a.name, Role: me.Level.String(), Epoch: a.ctl.Epoch, InSyncWith: []xrpc.SyncPeer{},
+		URI: a.id.String(), Name: a.name, Role: a.role(), Epoch: a.ctl.Epoch, InSyncWith: []xrpc.SyncPeer{},
 	}
 	for _, r := range a.repos {
 		s.Records += r.Count()
@@ -73,18 +74,62 @@ func (a *actor) status() xrpc.SpaceStatus {
 		h.Write(d[:])
 	}
 	s.Digest = hex.EncodeToString(h.Sum(nil))
-	d := a.now.topic.Digest()
-	for _, p := range a.syncs {
-		if p.Digest == hex.EncodeToString(d[:]) && p.Count == a.now.topic.Count() {
+	for _, shown := range a.syncs {
+		if p, ok := a.inSync(shown); ok {
 			s.InSyncWith = append(s.InSyncWith, p)
 		}
 	}
 	slices.SortFunc(s.InSyncWith, func(x, y xrpc.SyncPeer) int { return strings.Compare(x.PeerID, y.PeerID) })
 	s.Behind = a.lag()
-	if a.broken != nil {
-		s.LastError = a.broken.Error()
-	}
+	s.LastError = a.trouble()
 	return s
+}
+
+// role is what this member may do here, in a word. mu is held.
+func (a *actor) role() string {
+	me, in := a.ctl.Member(a.self.c)
+	switch {
+	case a.ctl.Deleted:
+		return "deleted"
+	case !in:
+		return "removed"
+	}
+	return me.Level.String()
+}
+
+// inSync reports whether a peer last showed what we hold now, in the epoch in
+// force and in every other that it showed. mu is held.
+func (a *actor) inSync(shown map[uint64]xrpc.SyncPeer) (newest xrpc.SyncPeer, ok bool) {
+	if a.now == nil {
+		return newest, false
+	}
+	if newest, ok = shown[a.now.n]; !ok {
+		return newest, false
+	}
+	for _, e := range a.epochs {
+		if p, known := shown[e.n]; known && !a.equalNow(p, e) {
+			return newest, false
+		}
+	}
+	return newest, true
+}
+
+// trouble says what keeps the space from working as it should. mu is held.
+func (a *actor) trouble() string {
+	refused := a.refusedByCut()
+	switch {
+	case a.broken != nil:
+		return a.broken.Error()
+	case a.proof != nil:
+		return space.ErrFrozen.Error()
+	case refused > 0:
+		return fmt.Sprintf("%d of your entries were not known to anybody when you were removed: they do not count", refused)
+	case a.lacksKeys():
+		return fmt.Sprintf("waiting for the keys of epoch %d", a.ctl.Epoch)
+	case len(a.held.rows) > 0:
+		return fmt.Sprintf("%d batches are kept here and not sent yet: waiting for a writer certificate", len(a.held.rows))
+	}
+	return ""
 }
 
 func exists(name string) bool {

@@ -15,8 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
-	"github.com/kithnet/kith/space/seal"
 	"github.com/kithnet/kith/sync/reconcile"
 	"github.com/kithnet/kith/xrpc"
 )
@@ -36,20 +36,50 @@ func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
 	defer cancel()
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "sync"), e.peer, syncProtocol)
+	var errs []error
+	for _, ep := range a.descending() {
+		if ep != a.current() && a.settled(e.peer, ep) {
+			continue
+		}
+		if err := n.lead(ctx, a, ep, e.peer); err != nil {
+			n.log.Debug("sync failed", "peer", e.peer, "space", fingerprint(e.space), "epoch", ep.n, "err", err)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lead leads one session about one epoch.
+func (n *Node) lead(ctx context.Context, a *actor, ep *epoch, with peer.ID) error {
+	s, err := n.host.NewStream(network.WithNoDial(ctx, "sync"), with, syncProtocol)
 	if err != nil {
-		return fmt.Errorf("sync with %s: %w", e.peer, err)
+		return fmt.Errorf("sync with %s: %w", with, err)
 	}
 	defer s.Close()
-	ep := a.current()
-	cfg := n.sessionConfig(ctx, a, ep, e.peer)
+	cfg := n.sessionConfig(ctx, a, ep, with)
 	cfg.Role, cfg.Topic = reconcile.Initiator, ep.id
-	if err := n.session(ctx, a, s, cfg); err != nil {
+	if err := n.session(ctx, a, ep, s, cfg); err != nil {
 		s.Reset()
-		n.log.Debug("sync failed", "peer", e.peer, "space", fingerprint(e.space), "err", err)
 		return err
 	}
 	return nil
+}
+
+// settledFor is how long equal digests of an epoch that is over are taken for
+// equal still, while our side has not moved.
+const settledFor = 10 * time.Minute
+
+// settled reports whether an epoch that is over was equal with a peer lately.
+func (a *actor) settled(with peer.ID, e *epoch) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	s, ok := a.syncs[with][e.n]
+	return ok && a.equalNow(s, e) && time.Since(time.UnixMilli(s.At)) < settledFor
+}
+
+// equalNow reports whether what a peer showed is what we hold now. mu is held.
+func (a *actor) equalNow(s xrpc.SyncPeer, e *epoch) bool {
+	return s.Count == e.topic.Count() && s.Digest == fmt.Sprintf("%x", e.topic.Digest())
 }
 
 // serveSync answers a session that a peer leads.
@@ -70,7 +100,7 @@ func (n *Node) serveSync(s network.Stream) {
 	a, ep := n.byTopic(open.Topic)
 	cfg := n.sessionConfig(ctx, a, ep, from)
 	cfg.Role, cfg.Opening = reconcile.Responder, open
-	if err := n.session(ctx, a, s, cfg); err != nil {
+	if err := n.session(ctx, a, ep, s, cfg); err != nil {
 		s.Reset()
 		n.log.Debug("sync refused or broken", "peer", from, "err", err)
 	}
@@ -89,7 +119,7 @@ func (n *Node) sessionConfig(ctx context.Context, a *actor, ep *epoch, with peer
 }
 
 // session runs one session to its end and tells the actor what it showed.
-func (n *Node) session(ctx context.Context, a *actor, s network.Stream, cfg reconcile.Config) error {
+func (n *Node) session(ctx context.Context, a *actor, ep *epoch, s network.Stream, cfg reconcile.Config) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := s.SetDeadline(deadline); err != nil {
 			return err
@@ -109,7 +139,7 @@ func (n *Node) session(ctx context.Context, a *actor, s network.Stream, cfg reco
 		return err
 	}
 	n.stats.SyncDone.Add(1)
-	a.synced(s.Conn().RemotePeer(), res)
+	a.synced(s.Conn().RemotePeer(), ep, res)
 	switch {
 	case res.Equal:
 		if a.inDoubt() {
@@ -125,14 +155,20 @@ func (n *Node) session(ctx context.Context, a *actor, s network.Stream, cfg reco
 
 // synced notes the outcome of a session. "In sync" is only ever said of equal
 // digests, with a named peer, at a time.
-func (a *actor) synced(with peer.ID, res reconcile.Result) {
+func (a *actor) synced(with peer.ID, e *epoch, res reconcile.Result) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if res.Ctl == res.PeerCtl && e.n == a.ctl.Epoch {
+		a.confirmed = time.Now()
+	}
 	if !res.Equal {
-		delete(a.syncs, with)
+		delete(a.syncs[with], e.n)
 		return
 	}
-	a.syncs[with] = xrpc.SyncPeer{
+	if a.syncs[with] == nil {
+		a.syncs[with] = map[uint64]xrpc.SyncPeer{}
+	}
+	a.syncs[with][e.n] = xrpc.SyncPeer{
 		PeerID: with.String(), At: time.Now().UnixMilli(), Count: res.Count, Digest: fmt.Sprintf("%x", res.Digest),
 	}
 }
@@ -156,7 +192,7 @@ func (r *replica) Summary() (reconcile.Summary, error) {
 	r.a.mu.RLock()
 	defer r.a.mu.RUnlock()
 	return reconcile.Summary{
-		Topic: r.e.id, Ctl: r.a.ctl.Head, Epoch: r.e.n, Count: r.e.topic.Count(), Digest: r.e.topic.Digest(),
+		Topic: r.e.id, Ctl: r.a.stated(r.e), Epoch: r.e.n, Count: r.e.topic.Count(), Digest: r.e.topic.Digest(),
 	}, nil
 }
 
@@ -199,60 +235,97 @@ func (r *replica) Deliver(cert *envelope.Certificate, run []envelope.Envelope) (
 // controlPage bounds the entries of one page before sealing.
 const controlPage = 96 << 10
 
+// stated is the head of the log as a session about an epoch states it. Who
+// holds the epoch's keys alone must not learn what comes after: the log of an
+// epoch ends with the entry that opens the next one. A frozen space states its
+// proof, which is ahead of everything in its term. mu is held.
+func (a *actor) stated(e *epoch) space.Head {
+	if p := a.proof; p != nil {
+		return p.head()
+	}
+	if next, ok := a.ctl.Opened(e.n + 1); ok {
+		return next
+	}
+	return a.ctl.Head
+}
+
 func (r *replica) ControlSince(have space.Head) ([][]byte, error) {
 	r.a.mu.RLock()
-	head := r.a.ctl.Head
+	proof, end := r.a.proof, r.a.stated(r.e)
 	r.a.mu.RUnlock()
-	from := have.Seq + 1
-	if have == (space.Head{}) {
-		from = 0
+	var p pager
+	if proof != nil {
+		p.add(proof.A)
+		p.add(proof.B)
+		return p.seal(r.e)
 	}
-	var pages [][]byte
-	var entries [][]byte
-	size := 0
-	flush := func() error {
-		if len(entries) == 0 {
-			return nil
-		}
-		plain, err := space.Marshal(entries)
-		if err != nil {
-			return err
-		}
-		page, err := seal.SealCtl(rand.Reader, r.e.keys.Control(), r.e.id, plain)
-		if err != nil {
-			return err
-		}
-		pages, entries, size = append(pages, page), nil, 0
-		return nil
-	}
+	var shared bool // what the other side has is in our log
+	var rows [][]byte
 	for row, err := range r.a.store.Control() {
 		if err != nil {
 			return nil, err
 		}
-		if row.Seq == have.Seq && from > 0 && sha256.Sum256(row.Raw) != have.Hash {
-			return nil, reconcile.ErrControlFork
+		if row.Seq > end.Seq {
+			break
 		}
-		if row.Seq < from || row.Seq > head.Seq {
-			continue
-		}
-		if size += len(row.Raw); size > controlPage {
-			if err := flush(); err != nil {
-				return nil, err
-			}
-			size = len(row.Raw)
-		}
-		entries = append(entries, row.Raw)
+		shared = shared || row.Seq == have.Seq && sha256.Sum256(row.Raw) == have.Hash
+		rows = append(rows, row.Raw)
 	}
-	return pages, flush()
+	from := uint64(0)
+	switch {
+	case have == (space.Head{}):
+	case shared:
+		from = have.Seq + 1
+	default: // another branch: from where it may leave ours
+		from = firstOfTerm(rows, min(have.Term+1, end.Term), have.Seq)
+	}
+	for _, raw := range rows[min(from, uint64(len(rows))):] {
+		p.add(raw)
+	}
+	return p.seal(r.e)
+}
+
+// firstOfTerm is the seq of the first entry of a term or a later one, and not
+// one behind seq.
+func firstOfTerm(rows [][]byte, term, seq uint64) uint64 {
+	for i, raw := range rows {
+		if uint64(i) >= seq || control.TermOf(raw) >= term && term > 0 {
+			return uint64(i)
+		}
+	}
+	return seq
+}
+
+// pager puts control entries on pages.
+type pager struct {
+	pages [][][]byte
+	size  int
+}
+
+func (p *pager) add(raw []byte) {
+	if p.size += len(raw); len(p.pages) == 0 || p.size > controlPage {
+		p.pages, p.size = append(p.pages, nil), len(raw)
+	}
+	last := len(p.pages) - 1
+	p.pages[last] = append(p.pages[last], raw)
+}
+
+// seal gives the pages as they travel.
+func (p *pager) seal(e *epoch) ([][]byte, error) {
+	var out [][]byte
+	for _, entries := range p.pages {
+		page, err := sealMsg(e, entries)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, page)
+	}
+	return out, nil
 }
 
 func (r *replica) DeliverControl(page []byte) error {
-	plain, err := seal.OpenCtl(r.e.keys.Control(), r.e.id, page)
-	if err != nil {
-		return err
-	}
 	var entries [][]byte
-	if err := space.Unmarshal(plain, &entries); err != nil {
+	if err := openMsg(r.e, page, &entries); err != nil {
 		return err
 	}
 	return r.a.deliverControl(r.ctx, entries)

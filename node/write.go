@@ -66,7 +66,7 @@ func (m *writeRequest) handle(a *actor) {
 // them in one batch. The answers are given once the batch is durable.
 func (a *actor) writeGroup(group []*writeRequest) {
 	if err := a.mayWrite(); err != nil {
-		answer(group, err)
+		answerAll(group, err)
 		return
 	}
 	c := a.begin()
@@ -75,11 +75,9 @@ func (a *actor) writeGroup(group []*writeRequest) {
 	for i, m := range group {
 		replies[i] = a.writeOne(c, own, m)
 	}
-	if len(c.sealed) > 0 {
-		if err := a.commitOwn(c); err != nil {
-			answer(group, err)
-			return
-		}
+	if err := a.commitWrites(c); err != nil {
+		answerAll(group, err)
+		return
 	}
 	a.flushOutbox() // first: others have further to go than the caller
 	for i, m := range group {
@@ -87,7 +85,22 @@ func (a *actor) writeGroup(group []*writeRequest) {
 	}
 }
 
-func answer(group []*writeRequest, err error) {
+// commitWrites makes a group durable: sealed, or held until it can be.
+func (a *actor) commitWrites(c *change) error {
+	if len(c.sealed) > 0 {
+		return a.commitOwn(c)
+	}
+	if len(c.batch.Held) == 0 {
+		return nil
+	}
+	err := c.commit(store.Own)
+	if err != nil {
+		a.fail(err)
+	}
+	return err
+}
+
+func answerAll(group []*writeRequest, err error) {
 	for _, m := range group {
 		m.reply <- writeReply{err: err}
 	}
@@ -99,9 +112,13 @@ func (a *actor) mayWrite() error {
 	}
 	m, ok := a.ctl.Member(a.self.c)
 	switch {
+	case a.ctl.Deleted:
+		return fmt.Errorf("write to %s: %w", a.id, space.ErrSpaceDeleted)
 	case !ok:
-		return space.ErrNotMember
-	case m.Level < space.LevelWrite:
+		return fmt.Errorf("write to %s: %w", a.id, space.ErrSpaceNotFound)
+	case a.proof != nil:
+		return fmt.Errorf("write to %s: %w", a.id, space.ErrFrozen)
+	case !a.writes():
 		return fmt.Errorf("write to %s at level %s: %w", a.id, m.Level, space.ErrForbidden)
 	case a.now == nil:
 		return fmt.Errorf("write to %s: no epoch yet: %w", a.id, space.ErrUnavailable)
@@ -120,7 +137,13 @@ func (a *actor) writeOne(c *change, own *space.Staged, m *writeRequest) writeRep
 	if len(ops) == 0 {
 		return writeReply{written: xrpc.Written{Records: p.refs}}
 	}
-	if err := a.sealBatch(c, space.Batch{Rev: rev, Ops: ops}, c.unstated+1 >= statementEvery); err != nil {
+	b := space.Batch{Rev: rev, Ops: ops}
+	if a.canSeal() {
+		err = a.sealBatch(c, b, c.unstated+1 >= statementEvery)
+	} else {
+		err = a.holdBatch(c, b)
+	}
+	if err != nil {
 		return writeReply{err: err}
 	}
 	return writeReply{written: xrpc.Written{Rev: rev, Records: p.refs}}
@@ -285,7 +308,7 @@ func (a *actor) afterOwn(c *change) {
 // member's node can serve a commit for it.
 func (a *actor) state() {
 	a.stmtDue = time.Time{}
-	if a.mayWrite() != nil {
+	if a.mayWrite() != nil || !a.canSeal() {
 		return
 	}
 	c := a.begin()

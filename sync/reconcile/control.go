@@ -56,15 +56,21 @@ func (s *Session) onControl(m Control) error {
 	}
 	s.res.PeerCtl = m.Head()
 	s.phase = awaitDigest
-	switch order := compareHeads(s.res.Ctl, s.res.PeerCtl); {
+	order := compareHeads(s.res.Ctl, s.res.PeerCtl)
+	if order == 0 && s.res.Ctl != s.res.PeerCtl {
+		// Two logs with one head's place: the initiator shows its entry there,
+		// which is half of the proof. Who leads the next session shows the other.
+		if order = -1; s.cfg.Role == Initiator {
+			order = 1
+		}
+	}
+	switch {
 	case order > 0:
 		if err := s.sendControl(); err != nil {
 			return err
 		}
 	case order < 0:
 		s.phase = awaitPages
-	case s.res.Ctl != s.res.PeerCtl:
-		return fmt.Errorf("control: term %d seq %d: %w", m.Term, m.Seq, ErrControlFork)
 	}
 	s.out = append(s.out, (*Session).digest)
 	return nil

@@ -1,0 +1,97 @@
+package node
+
+import (
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+)
+
+// held are own batches that are acknowledged, durable and visible here, and
+// not sealed yet: there is no certificate for the epoch in force, or it is not
+// sure that this is the epoch in force. They are sealed in their order as soon
+// as there is one.
+type held struct {
+	rows []store.HeldRow
+	next uint64
+}
+
+// canSeal reports whether entries can go into a chain now.
+func (a *actor) canSeal() bool {
+	return a.now != nil && a.now.n == a.ctl.Epoch && a.now.cred != nil && !a.lagging()
+}
+
+// holdBatch applies a batch of this device's own and keeps it to be sealed.
+func (a *actor) holdBatch(c *change, b space.Batch) error {
+	body, err := b.Encode()
+	if err != nil {
+		return err
+	}
+	row := store.HeldRow{Seq: a.held.next + uint64(len(c.batch.Held)), Body: body}
+	c.batch.Held = append(c.batch.Held, row)
+	c.apply(a.self.did, b, space.Stamp{Rev: b.Rev, Device: a.self.device.ID()})
+	return nil
+}
+
+// releaseMax bounds the batches sealed at once.
+const releaseMax = 64
+
+// release seals what was held, once that is possible. Their records stand
+// already: an envelope's id decides only between two batches of one device and
+// rev, and there are none.
+func (a *actor) release() {
+	for len(a.held.rows) > 0 && a.canSeal() && a.mayWrite() == nil {
+		rows := a.held.rows[:min(len(a.held.rows), releaseMax)]
+		c := a.begin()
+		if err := a.sealHeld(c, rows); err != nil {
+			a.log.Error("seal what was held", "err", err)
+			return
+		}
+		if err := a.commitOwn(c); err != nil {
+			return
+		}
+		a.held.rows = a.held.rows[len(rows):]
+		a.unstated = max(a.unstated, 1)
+		a.stmtDue = time.Now().Add(statementSilence)
+		a.flushOutbox()
+	}
+}
+
+func (a *actor) sealHeld(c *change, rows []store.HeldRow) error {
+	for _, row := range rows {
+		if err := a.openChain(c); err != nil {
+			return err
+		}
+		envs, err := a.writer.Seal(rand.Reader, envelope.Entry, row.Body)
+		if err != nil {
+			return fmt.Errorf("seal: %w", err)
+		}
+		c.sealed = append(c.sealed, envs...)
+		c.batch.HeldDone = append(c.batch.HeldDone, row.Seq)
+	}
+	return nil
+}
+
+// loadHeld reads what was held when the node last stopped. Its records are in
+// the repo already.
+func (a *actor) loadHeld() (held, error) {
+	var h held
+	for row, err := range a.store.Held() {
+		if err != nil {
+			return h, fmt.Errorf("read what is held: %w", err)
+		}
+		h.rows = append(h.rows, row)
+		h.next = row.Seq + 1
+	}
+	return h, nil
+}
+
+// lagging reports whether nobody has confirmed the log's head for longer than
+// the policy allows: a removed member could still read what is written now.
+func (a *actor) lagging() bool {
+	limit := time.Duration(a.ctl.Policy.MaxEpochLagSeconds) * time.Second
+	return limit > 0 && a.sequencerID() != a.self.device.ID() && time.Since(a.confirmed) > limit
+}

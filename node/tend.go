@@ -1,0 +1,224 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/space/identity"
+	"github.com/kithnet/kith/space/seal"
+)
+
+// renewBefore is how long before its end a writer certificate is renewed.
+const renewBefore = 2 * 24 * time.Hour
+
+const (
+	needBase = time.Second // first pause after keys or a certificate could not be had
+	needMax  = 30 * time.Second
+	// keepersAsked is how many peers are asked in one round where nobody knows
+	// which of them may admit.
+	keepersAsked = 4
+)
+
+// need wakes who tends the space.
+func (n *Node) need(a *actor) {
+	select {
+	case a.wants <- struct{}{}:
+	default:
+	}
+}
+
+// tend gets what a space lacks: keys of a new epoch that were not at hand, and
+// writer certificates, new and renewed. It asks those who may admit, for as
+// long as the space runs.
+func (n *Node) tend(ctx context.Context, a *actor) {
+	wait := time.Hour
+	for {
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-a.wants:
+			wait = min(wait, needMax)
+		case <-t.C:
+		}
+		t.Stop()
+		if !a.lacks() {
+			wait = time.Hour
+			continue
+		}
+		err := n.supply(ctx, a)
+		switch {
+		case err == nil && !a.lacks():
+			wait = time.Hour
+			continue
+		case err != nil:
+			n.log.Info("a space lacks keys or a certificate", "space", fingerprint(a.sid), "err", err)
+		}
+		if wait >= time.Hour {
+			wait = needBase / 2
+		}
+		wait = jitter(min(2*wait, needMax))
+	}
+}
+
+// supply tries once.
+func (n *Node) supply(ctx context.Context, a *actor) error {
+	if a.holdsIssuer() {
+		m := &recertify{reply: make(chan error, 1)}
+		err, sendErr := ask(ctx, a, m, m.reply)
+		return errors.Join(err, sendErr)
+	}
+	if page, e, ok := a.missingPage(); ok {
+		if err := n.fetchObject(ctx, a, e, page); err == nil {
+			m := &readopt{reply: make(chan error, 1)}
+			err, sendErr := ask(ctx, a, m, m.reply)
+			if err = errors.Join(err, sendErr); err == nil {
+				return nil
+			}
+		}
+	}
+	return n.askKeepers(ctx, a)
+}
+
+// holdsIssuer reports whether the epoch in force is here with its issuer.
+func (a *actor) holdsIssuer() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.now != nil && a.now.n == a.ctl.Epoch && a.now.iss != nil
+}
+
+// askKeepers asks those who may admit for a welcome to the space we are in.
+func (n *Node) askKeepers(ctx context.Context, a *actor) error {
+	err := fmt.Errorf("nobody who may admit is connected: %w", space.ErrUnavailable)
+	for _, p := range n.keepers(a) {
+		j, w, askErr := n.askWelcome(ctx, p, asking{space: a.sid, invite: []byte{}, from: a})
+		if askErr != nil {
+			err = errors.Join(err, askErr)
+			continue
+		}
+		n.learnAll(w.IdentityLog, j.rosterHead)
+		m := &newKeys{joined: j, reply: make(chan error, 1)}
+		takeErr, sendErr := ask(ctx, a, m, m.reply)
+		return errors.Join(takeErr, sendErr)
+	}
+	return err
+}
+
+// keepers are connected peers on which a device with the capability to admit
+// runs, then a few others: not every device says in a hello where it is.
+func (n *Node) keepers(a *actor) []peer.AddrInfo {
+	a.mu.RLock()
+	var known []peer.ID
+	for k := range a.ctl.Keepers() {
+		for _, d := range k.Devices {
+			if id, ok := a.homes[identity.DeviceID(d)]; ok && k.Caps&control.CapAdmit != 0 {
+				known = append(known, id)
+			}
+		}
+	}
+	a.mu.RUnlock()
+	var first, rest []peer.AddrInfo
+	for _, p := range n.book.of(a.sid) {
+		switch {
+		case slices.Contains(known, p.ID):
+			first = append(first, p)
+		case n.host.Network().Connectedness(p.ID) == network.Connected:
+			rest = append(rest, p)
+		}
+	}
+	return append(first, rest[:min(len(rest), keepersAsked)]...)
+}
+
+// located notes where a device runs.
+func (a *actor) located(h seal.Hello) {
+	for _, p := range parsePeers(h.Addrs) {
+		a.mu.Lock()
+		a.homes[h.Device] = p.ID
+		a.mu.Unlock()
+		return
+	}
+}
+
+// recertify gives a device that holds the issuer a new certificate.
+type recertify struct {
+	reply chan error // buffered
+}
+
+func (m *recertify) handle(a *actor) {
+	e := *a.now
+	err := a.certifySelf(a.ctl, &e)
+	if err == nil {
+		err = a.takeKeys(nil, &e)
+	}
+	m.reply <- err
+}
+
+// opening finds the entry that opened the epoch after the newest one held, and
+// the state after it, which is the head's: what follows cannot be read without
+// its keys.
+func (a *actor) opening() (*control.Rotation, bool) {
+	want := uint64(1)
+	if a.now != nil {
+		want = a.now.n + 1
+	}
+	at, ok := a.ctl.Opened(want)
+	if !ok {
+		return nil, false
+	}
+	raw, ok, err := a.rawControl(at.Seq)
+	if err != nil || !ok {
+		return nil, false
+	}
+	e, err := control.Parse(raw)
+	if err == nil {
+		err = e.Open(bytesOf(a.controlKey(want - 1)))
+	}
+	if err != nil {
+		return nil, false
+	}
+	rot := rotationOf(e.Body())
+	return rot, rot != nil
+}
+
+// missingPage is the wrap page that has to be fetched, and the epoch under
+// whose fetch key.
+func (a *actor) missingPage() ([32]byte, *epoch, bool) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.now == nil || a.now.n >= a.ctl.Epoch {
+		return [32]byte{}, nil, false
+	}
+	rot, ok := a.opening()
+	if !ok || len(rot.Epoch.Pages) == 0 {
+		return [32]byte{}, nil, false
+	}
+	page, ok := ownPage(a.ctl, rot, a.self.c)
+	return page, a.now, ok
+}
+
+// readopt takes the keys of a new epoch once its page is here.
+type readopt struct {
+	reply chan error // buffered
+}
+
+func (m *readopt) handle(a *actor) {
+	rot, ok := a.opening()
+	if !ok {
+		m.reply <- nil // somebody brought them already
+		return
+	}
+	e, err := a.unwrap(a.ctl, rot)
+	if err == nil {
+		err = a.takeKeys(nil, e)
+	}
+	m.reply <- err
+}
