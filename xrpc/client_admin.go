@@ -132,9 +132,13 @@ func (c *Client) EnrolCode(ctx context.Context) (DeviceCode, error) {
 }
 
 // ApproveDevice makes the machine that showed the code a device.
-func (c *Client) ApproveDevice(ctx context.Context, code string) (Device, error) {
+func (c *Client) ApproveDevice(ctx context.Context, code, addr string) (Device, error) {
 	var out Device
-	err := c.procedure(ctx, "dev.kith.device.approve", map[string]string{"code": code}, &out)
+	in := map[string]string{"code": code}
+	if addr != "" {
+		in["addr"] = addr
+	}
+	err := c.procedure(ctx, "dev.kith.device.approve", in, &out)
 	return out, err
 }
 

@@ -315,7 +315,7 @@ func (f *fake) EnrolCode(context.Context) (DeviceCode, error) {
 	return DeviceCode{"kith:d#code", f.now/1000 + aDay}, f.gate()
 }
 
-func (f *fake) ApproveDevice(_ context.Context, code string) (Device, error) {
+func (f *fake) ApproveDevice(_ context.Context, code, addr string) (Device, error) {
 	if err := f.gate(); err != nil {
 		return Device{}, err
 	}
@@ -325,7 +325,7 @@ func (f *fake) ApproveDevice(_ context.Context, code string) (Device, error) {
 	if code != "kith:d#code" {
 		return Device{}, fmt.Errorf("code: %w", space.ErrInvite)
 	}
-	d := Device{ID: "bb02", Name: "phone", Caps: []string{"write"}, AddedMs: f.now / 1000}
+	d := Device{ID: "bb02", Name: "phone" + addr, Caps: []string{"write"}, AddedMs: f.now / 1000}
 	f.devices = append(f.devices, d)
 	return d, nil
 }

@@ -99,7 +99,11 @@ func approveDevice(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := c.s.Devices.ApproveDevice(c.ctx(), code)
+	addr, _, err := c.in.text("addr")
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.s.Devices.ApproveDevice(c.ctx(), code, addr)
 	d.Caps = orEmpty(d.Caps)
 	return d, err
 }

@@ -181,6 +181,8 @@ var adminEndpoints = func() []endpoint {
 		{"all", get, "dev.kith.device.list", "", 200, 200, "", map[string]any{"devices.0.id": "bb01", "devices.0.this": true, "devices.0.caps.0": "enrol"}},
 		{"code", post, "dev.kith.device.enrol", `{}`, 200, 200, "", map[string]any{"code": "kith:d#code", "expiresMs": "*"}},
 		{"added", post, "dev.kith.device.approve", `{"code":"kith:d#code"}`, 200, 200, "", map[string]any{"id": "bb02", "revoked": false}},
+		{"at an address", post, "dev.kith.device.approve", `{"code":"kith:d#code","addr":" there"}`, 200, 200, "", map[string]any{"name": "phone there"}},
+		{"no address", post, "dev.kith.device.approve", `{"code":"kith:d#code","addr":1}`, 422, 400, "InvalidRequest", nil},
 		{"no code", post, "dev.kith.device.approve", `{"code":"hello"}`, 400, 400, "InvalidRequest", nil},
 		{"old code", post, "dev.kith.device.approve", `{"code":"kith:d#old"}`, 404, 400, "InvalidInvite", nil},
 		{"this one", post, "dev.kith.device.revoke", `{"id":"bb01"}`, 409, 400, "LastDevice", nil},
@@ -373,7 +375,7 @@ func TestClientOfMembers(t *testing.T) {
 	same(t, "devices", ds2, f.devices, err)
 	code, err := c.EnrolCode(ctx)
 	same(t, "code", code.Code, "kith:d#code", err)
-	dev, err := c.ApproveDevice(ctx, "kith:d#code")
+	dev, err := c.ApproveDevice(ctx, "kith:d#code", "/ip4/127.0.0.1/tcp/1")
 	same(t, "device", dev, f.devices[1], err)
 	dev, err = c.RevokeDevice(ctx, "bb02")
 	same(t, "revoked", dev, f.devices[1], err)

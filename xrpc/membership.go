@@ -126,8 +126,10 @@ type Devices interface {
 	// shows; it is not secret and runs out.
 	EnrolCode(ctx context.Context) (DeviceCode, error)
 	// ApproveDevice makes the machine that showed the code a device of the
-	// owner's: space.ErrMalformed, space.ErrInvite for one that ran out.
-	ApproveDevice(ctx context.Context, code string) (Device, error)
+	// owner's. It is looked for on the local network, or at addr (a multiaddr
+	// that ends in /p2p/ID; "": not known): space.ErrMalformed, space.ErrInvite
+	// for a code that ran out, space.ErrUnavailable if no machine answers.
+	ApproveDevice(ctx context.Context, code, addr string) (Device, error)
 	// RevokeDevice shuts a device out and rotates the owner's keys:
 	// ErrDeviceNotFound, ErrLastDevice.
 	RevokeDevice(ctx context.Context, id string) (Device, error)
