@@ -124,13 +124,6 @@ func (c *Client) Devices(ctx context.Context) ([]Device, error) {
 	return out.Devices, err
 }
 
-// EnrolCode asks for the code to show on another machine.
-func (c *Client) EnrolCode(ctx context.Context) (DeviceCode, error) {
-	var out DeviceCode
-	err := c.procedure(ctx, "dev.kith.device.enrol", map[string]any{}, &out)
-	return out, err
-}
-
 // ApproveDevice makes the machine that showed the code a device.
 func (c *Client) ApproveDevice(ctx context.Context, code, addr string) (Device, error) {
 	var out Device

@@ -311,10 +311,6 @@ func (f *fake) Forget(_ context.Context, id space.ID) error {
 
 func (f *fake) Devices(context.Context) ([]Device, error) { return f.devices, f.gate() }
 
-func (f *fake) EnrolCode(context.Context) (DeviceCode, error) {
-	return DeviceCode{"kith:d#code", f.now/1000 + aDay}, f.gate()
-}
-
 func (f *fake) ApproveDevice(_ context.Context, code, addr string) (Device, error) {
 	if err := f.gate(); err != nil {
 		return Device{}, err

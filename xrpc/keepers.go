@@ -92,8 +92,6 @@ func listDevices(c *call) (any, error) {
 	return devicesAnswer{all}, err
 }
 
-func enrolCode(c *call) (any, error) { return c.s.Devices.EnrolCode(c.ctx()) }
-
 func approveDevice(c *call) (any, error) {
 	code, err := c.required("code")
 	if err != nil {

@@ -179,7 +179,6 @@ var adminEndpoints = func() []endpoint {
 		{"offered", post, "dev.kith.space.acceptTransfer", `{"space":"$S"}`, 200, 200, "", map[string]any{"success": true}},
 
 		{"all", get, "dev.kith.device.list", "", 200, 200, "", map[string]any{"devices.0.id": "bb01", "devices.0.this": true, "devices.0.caps.0": "enrol"}},
-		{"code", post, "dev.kith.device.enrol", `{}`, 200, 200, "", map[string]any{"code": "kith:d#code", "expiresMs": "*"}},
 		{"added", post, "dev.kith.device.approve", `{"code":"kith:d#code"}`, 200, 200, "", map[string]any{"id": "bb02", "revoked": false}},
 		{"at an address", post, "dev.kith.device.approve", `{"code":"kith:d#code","addr":" there"}`, 200, 200, "", map[string]any{"name": "phone there"}},
 		{"no address", post, "dev.kith.device.approve", `{"code":"kith:d#code","addr":1}`, 422, 400, "InvalidRequest", nil},
@@ -373,8 +372,6 @@ func TestClientOfMembers(t *testing.T) {
 	same(t, "epoch", epoch, f.spaces[home].info.Epoch, err)
 	ds2, err := c.Devices(ctx)
 	same(t, "devices", ds2, f.devices, err)
-	code, err := c.EnrolCode(ctx)
-	same(t, "code", code.Code, "kith:d#code", err)
 	dev, err := c.ApproveDevice(ctx, "kith:d#code", "/ip4/127.0.0.1/tcp/1")
 	same(t, "device", dev, f.devices[1], err)
 	dev, err = c.RevokeDevice(ctx, "bb02")

@@ -122,9 +122,6 @@ type Exits interface {
 type Devices interface {
 	// Devices lists them, revoked ones included, in any order.
 	Devices(ctx context.Context) ([]Device, error)
-	// EnrolCode is what a machine that wants to become a device of somebody
-	// shows; it is not secret and runs out.
-	EnrolCode(ctx context.Context) (DeviceCode, error)
 	// ApproveDevice makes the machine that showed the code a device of the
 	// owner's. It is looked for on the local network, or at addr (a multiaddr
 	// that ends in /p2p/ID; "": not known): space.ErrMalformed, space.ErrInvite
@@ -191,10 +188,4 @@ type Device struct {
 	Revoked   bool     `json:"revoked"`
 	AddedMs   int64    `json:"addedMs,omitempty"`   // unix milliseconds
 	RevokedMs int64    `json:"revokedMs,omitempty"` // unix milliseconds
-}
-
-// DeviceCode is what a machine shows to become a device.
-type DeviceCode struct {
-	Code      string `json:"code"`
-	ExpiresMs int64  `json:"expiresMs"` // unix milliseconds
 }

@@ -109,7 +109,6 @@ var methods = map[string]method{
 	"dev.kith.space.acceptTransfer":   {post, built(hasAdmin, acceptTransfer)},
 
 	"dev.kith.device.list":    {get, built(hasDevices, listDevices)},
-	"dev.kith.device.enrol":   {post, built(hasDevices, enrolCode)},
 	"dev.kith.device.approve": {post, built(hasDevices, approveDevice)},
 	"dev.kith.device.revoke":  {post, built(hasDevices, revokeDevice)},
 
