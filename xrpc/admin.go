@@ -140,7 +140,7 @@ func transferSpace(c *call) (any, error) {
 	c.extend(patience)
 	ctx, cancel := context.WithTimeout(c.ctx(), patience)
 	defer cancel()
-	info, err := c.s.Admin.Transfer(ctx, id, to)
+	info, err := c.s.Transfers.Transfer(ctx, id, to)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = faultf(space.ErrUnavailable, "%s did not answer within %d s; nothing was changed", to, wait)
 	}
@@ -155,5 +155,5 @@ func acceptTransfer(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return done{true}, c.s.Admin.AcceptTransfer(c.ctx(), id)
+	return done{true}, c.s.Transfers.AcceptTransfer(c.ctx(), id)
 }

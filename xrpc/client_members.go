@@ -17,6 +17,7 @@ var (
 	_ Keys        = (*Client)(nil)
 	_ Keepers     = (*Client)(nil)
 	_ Admin       = (*Client)(nil)
+	_ Transfers   = (*Client)(nil)
 	_ Exits       = (*Client)(nil)
 	_ Devices     = (*Client)(nil)
 )

@@ -17,6 +17,7 @@ var (
 	_ Keys        = (*fake)(nil)
 	_ Keepers     = (*fake)(nil)
 	_ Admin       = (*fake)(nil)
+	_ Transfers   = (*fake)(nil)
 	_ Exits       = (*fake)(nil)
 	_ Devices     = (*fake)(nil)
 )

@@ -25,6 +25,7 @@ func hasApprovals(s *Server) bool   { return s.Approvals != nil }
 func hasKeys(s *Server) bool        { return s.Keys != nil }
 func hasKeepers(s *Server) bool     { return s.Keepers != nil }
 func hasAdmin(s *Server) bool       { return s.Admin != nil }
+func hasTransfers(s *Server) bool   { return s.Transfers != nil }
 func hasExits(s *Server) bool       { return s.Exits != nil }
 func hasDevices(s *Server) bool     { return s.Devices != nil }
 

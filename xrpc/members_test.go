@@ -196,7 +196,7 @@ func TestAdminEndpoints(t *testing.T) { runTable(t, adminEndpoints) }
 func TestMethodsThatANodeHasNot(t *testing.T) {
 	s := newServer(newFake(t))
 	s.Roster, s.Delegations, s.Invites, s.Approvals, s.Keys = nil, nil, nil, nil, nil
-	s.Keepers, s.Admin, s.Exits, s.Devices = nil, nil, nil, nil
+	s.Keepers, s.Admin, s.Transfers, s.Exits, s.Devices = nil, nil, nil, nil, nil
 	for _, e := range append(append(append([]endpoint{}, memberEndpoints...), inviteEndpoints...), adminEndpoints...) {
 		w := ask(s, e.verb, e.nsid, spelled(HappyView, e.verb, e.in))
 		switch e.nsid {

@@ -99,6 +99,11 @@ type Admin interface {
 	// DeleteSpace writes the tombstone. A deleted space is deleted again
 	// without an error.
 	DeleteSpace(ctx context.Context, id space.ID, reason string) error
+}
+
+// Transfers are how a space with a DID of its own gets another authority. A
+// node that has them makes such spaces too.
+type Transfers interface {
 	// Transfer hands a space with a DID of its own to another member, whose
 	// AcceptTransfer must have come first, and waits for its signature until
 	// ctx ends: space.ErrMemberNotFound, space.ErrUnsupported with the reason

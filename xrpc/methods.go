@@ -105,8 +105,8 @@ var methods = map[string]method{
 	"dev.kith.space.listRequests":     {get, built(hasApprovals, listRequests)},
 	"dev.kith.space.approveRequest":   {post, built(hasApprovals, approveRequest)},
 	"dev.kith.space.denyRequest":      {post, built(hasApprovals, denyRequest)},
-	"dev.kith.space.transfer":         {post, built(hasAdmin, transferSpace)},
-	"dev.kith.space.acceptTransfer":   {post, built(hasAdmin, acceptTransfer)},
+	"dev.kith.space.transfer":         {post, built(hasTransfers, transferSpace)},
+	"dev.kith.space.acceptTransfer":   {post, built(hasTransfers, acceptTransfer)},
 
 	"dev.kith.device.list":    {get, built(hasDevices, listDevices)},
 	"dev.kith.device.approve": {post, built(hasDevices, approveDevice)},

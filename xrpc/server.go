@@ -58,6 +58,7 @@ type Server struct {
 	Keys        Keys
 	Keepers     Keepers
 	Admin       Admin
+	Transfers   Transfers
 	Exits       Exits
 	Devices     Devices
 

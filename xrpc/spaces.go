@@ -39,7 +39,7 @@ func createSpace(c *call) (any, error) {
 	if n.OwnDID, _, err = c.body.boolean("ownDid"); err != nil {
 		return nil, err
 	}
-	if n.OwnDID && c.s.Admin == nil {
+	if n.OwnDID && c.s.Transfers == nil {
 		return nil, faultf(space.ErrUnsupported, "ownDid: a space with a DID of its own is not supported here")
 	}
 	info, err := c.s.Spaces.CreateSpace(c.ctx(), n)
