@@ -182,25 +182,39 @@ func (w *world) settled(last []fact) error {
 	return nil
 }
 
+// history lets people found three spaces, and then the steps happen.
 func history(seed uint64, steps []step, broken flaw) *world {
 	w := newWorld(seed, broken)
 	w.found("alpha", w.people[0], seed%2 == 0)
 	w.found("beta", w.people[1], seed%3 != 0)
 	w.found("gamma", w.people[0], true)
+	if broken == sound { // some are members from the beginning
+		for i := range 3 * (len(names) - 1) {
+			if l := int(w.rand.Uint64() % 16); l < 9 {
+				w.adds(w.rooms[i%3], w.people[i/3], l)
+			}
+		}
+	}
 	for _, s := range steps {
 		w.take(s)
 	}
 	return w
 }
 
+// upTo draws a number below n, all alike.
+func upTo(n int) *rapid.Generator[int] {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return rapid.SampledFrom(all)
+}
+
 func steps() *rapid.Generator[[]step] {
-	number := rapid.IntRange(0, 59)
+	what, who, room, extra := upTo(len(happenings)), upTo(len(names)-1), upTo(3), upTo(12)
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
-		return step{
-			what: rapid.IntRange(0, len(happenings)-1).Draw(t, "what"), who: number.Draw(t, "who"),
-			room: rapid.IntRange(0, 2).Draw(t, "room"), extra: number.Draw(t, "extra"),
-		}
-	}), 20, 70)
+		return step{what.Draw(t, "what"), who.Draw(t, "who"), room.Draw(t, "room"), extra.Draw(t, "extra")}
+	}), 20, 60)
 }
 
 // TestKnowledge: with every byte ever sent and every secret it ever held, and
@@ -231,9 +245,12 @@ func TestKnowledge(t *testing.T) {
 		}
 	})
 	t.Log(total)
+	if n.Load() < 500 { // a failure found, or a size given
+		return
+	}
 	for _, k := range []string{"removed member", "removed keeper", "read_self member", "revoked device", "outsider"} {
-		if total[k] == 0 {
-			t.Errorf("no %s was ever asked", k)
+		if total[k] < 100 {
+			t.Errorf("%d times a %s was asked", total[k], k)
 		}
 	}
 }
@@ -267,7 +284,7 @@ var busy = func() []step {
 }()
 
 var happeningNames = strings.Fields(`writes writes writesLate adds adds removes levels rotates keeps getsDevice losesDevice
-	turnsHistory delegates undelegates audits renews visits invites uninvites`)
+	keeps keeps getsDevice losesDevice turnsHistory delegates undelegates audits renews visits invites uninvites`)
 
 // TestTheOracleTells: broken rules do not pass, and the sound ones do.
 func TestTheOracleTells(t *testing.T) {

@@ -16,7 +16,8 @@ type step struct{ what, who, room, extra int }
 // do, and tells the model in its words.
 var happenings = []func(w *world, r *room, p *person, extra int){
 	(*world).writes, (*world).writes, (*world).writesLate, (*world).adds, (*world).adds, (*world).removes, (*world).levels,
-	(*world).rotates, (*world).keeps, (*world).getsDevice, (*world).losesDevice, (*world).turnsHistory,
+	(*world).rotates, (*world).keeps, (*world).getsDevice, (*world).losesDevice,
+	(*world).keeps, (*world).keeps, (*world).getsDevice, (*world).losesDevice, (*world).turnsHistory,
 	(*world).delegates, (*world).undelegates, (*world).audits, (*world).renews, (*world).visits, (*world).invites, (*world).uninvites,
 }
 
