@@ -141,3 +141,14 @@ func (c *Client) RevokeDevice(ctx context.Context, id string) (Device, error) {
 	err := c.procedure(ctx, "dev.kith.device.revoke", map[string]string{"id": id}, &out)
 	return out, err
 }
+
+// Backup writes a backup on the node's machine.
+func (c *Client) Backup(ctx context.Context, file, passphrase string) (Backup, error) {
+	var out Backup
+	in := map[string]string{"file": file}
+	if passphrase != "" {
+		in["passphrase"] = passphrase
+	}
+	err := c.procedure(ctx, "dev.kith.node.backup", in, &out)
+	return out, err
+}

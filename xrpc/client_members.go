@@ -20,6 +20,7 @@ var (
 	_ Transfers   = (*Client)(nil)
 	_ Exits       = (*Client)(nil)
 	_ Devices     = (*Client)(nil)
+	_ Backups     = (*Client)(nil)
 )
 
 // about is the input of methods that name a space and little more.

@@ -20,6 +20,7 @@ var (
 	_ Transfers   = (*fake)(nil)
 	_ Exits       = (*fake)(nil)
 	_ Devices     = (*fake)(nil)
+	_ Backups     = (*fake)(nil)
 )
 
 // newcomer is known to the fake and a member of nothing.
@@ -342,4 +343,14 @@ func (f *fake) RevokeDevice(_ context.Context, id string) (Device, error) {
 		}
 	}
 	return Device{}, fmt.Errorf("revoke %s: %w", id, ErrDeviceNotFound)
+}
+
+func (f *fake) Backup(_ context.Context, file, passphrase string) (Backup, error) {
+	if err := f.gate(); err != nil {
+		return Backup{}, err
+	}
+	if !strings.HasPrefix(file, "/") {
+		return Backup{}, fmt.Errorf("backup: %q is not an absolute path: %w", file, space.ErrMalformed)
+	}
+	return Backup{File: file, Bytes: int64(len(passphrase)), Spaces: len(f.spaces), Rows: 7}, nil
 }

@@ -1,7 +1,9 @@
 package xrpc
 
 import (
+	"context"
 	"slices"
+	"time"
 
 	"github.com/kithnet/kith/space"
 )
@@ -114,6 +116,23 @@ func revokeDevice(c *call) (any, error) {
 	d, err := c.s.Devices.RevokeDevice(c.ctx(), id)
 	d.Caps = orEmpty(d.Caps)
 	return d, err
+}
+
+// backUp writes a backup on the node's machine, as long as that takes within
+// ten minutes.
+func backUp(c *call) (any, error) {
+	file, err := c.required("file")
+	if err != nil {
+		return nil, err
+	}
+	passphrase, _, err := c.body.text("passphrase")
+	if err != nil {
+		return nil, err
+	}
+	c.extend(mostWait * time.Second)
+	ctx, cancel := context.WithTimeout(c.ctx(), mostWait*time.Second)
+	defer cancel()
+	return c.s.Backups.Backup(ctx, file, passphrase)
 }
 
 // spaceStatus is one space of the node's status.

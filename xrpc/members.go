@@ -27,6 +27,7 @@ func hasKeepers(s *Server) bool     { return s.Keepers != nil }
 func hasAdmin(s *Server) bool       { return s.Admin != nil }
 func hasTransfers(s *Server) bool   { return s.Transfers != nil }
 func hasExits(s *Server) bool       { return s.Exits != nil }
+func hasBackups(s *Server) bool     { return s.Backups != nil }
 func hasDevices(s *Server) bool     { return s.Devices != nil }
 
 // roster lists members.

@@ -184,6 +184,9 @@ var adminEndpoints = func() []endpoint {
 		{"no address", post, "dev.kith.device.approve", `{"code":"kith:d#code","addr":1}`, 422, 400, "InvalidRequest", nil},
 		{"no code", post, "dev.kith.device.approve", `{"code":"hello"}`, 400, 400, "InvalidRequest", nil},
 		{"old code", post, "dev.kith.device.approve", `{"code":"kith:d#old"}`, 404, 400, "InvalidInvite", nil},
+		{"written", post, "dev.kith.node.backup", `{"file":"/b","passphrase":"pass"}`, 200, 200, "", map[string]any{"file": "/b", "bytes": 4.0, "spaces": 1.0, "rows": 7.0}},
+		{"no path", post, "dev.kith.node.backup", `{"file":"b"}`, 400, 400, "InvalidRequest", nil},
+		{"no file", post, "dev.kith.node.backup", `{}`, 422, 400, "InvalidRequest", nil},
 		{"this one", post, "dev.kith.device.revoke", `{"id":"bb01"}`, 409, 400, "LastDevice", nil},
 		{"unknown", post, "dev.kith.device.revoke", `{"id":"bb09"}`, 404, 400, "DeviceNotFound", nil},
 	}
@@ -196,7 +199,7 @@ func TestAdminEndpoints(t *testing.T) { runTable(t, adminEndpoints) }
 func TestMethodsThatANodeHasNot(t *testing.T) {
 	s := newServer(newFake(t))
 	s.Roster, s.Delegations, s.Invites, s.Approvals, s.Keys = nil, nil, nil, nil, nil
-	s.Keepers, s.Admin, s.Transfers, s.Exits, s.Devices = nil, nil, nil, nil, nil
+	s.Keepers, s.Admin, s.Transfers, s.Exits, s.Devices, s.Backups = nil, nil, nil, nil, nil, nil
 	for _, e := range append(append(append([]endpoint{}, memberEndpoints...), inviteEndpoints...), adminEndpoints...) {
 		w := ask(s, e.verb, e.nsid, spelled(HappyView, e.verb, e.in))
 		switch e.nsid {
@@ -374,6 +377,8 @@ func TestClientOfMembers(t *testing.T) {
 	same(t, "devices", ds2, f.devices, err)
 	dev, err := c.ApproveDevice(ctx, "kith:d#code", "/ip4/127.0.0.1/tcp/1")
 	same(t, "device", dev, f.devices[1], err)
+	b, err := c.Backup(ctx, "/b", "pass")
+	same(t, "backup", b, Backup{"/b", 4, 1, 7}, err)
 	dev, err = c.RevokeDevice(ctx, "bb02")
 	same(t, "revoked", dev, f.devices[1], err)
 	if err := errors.Join(c.RevokeInvite(ctx, home, "aa01"), c.RemoveKeeper(ctx, home, newcomer), c.Undelegate(ctx, home, child),

@@ -137,6 +137,15 @@ type Devices interface {
 	RevokeDevice(ctx context.Context, id string) (Device, error)
 }
 
+// Backups are copies of the node's home.
+type Backups interface {
+	// Backup writes all of the home, while it runs, into a new file of the
+	// node's machine: space.ErrMalformed for a path that is not absolute or
+	// exists already, space.ErrNoSpaceLeft. With the passphrase "" the
+	// recovery words alone open it.
+	Backup(ctx context.Context, file, passphrase string) (Backup, error)
+}
+
 // Cap is a capability of a keeper.
 type Cap string
 
@@ -182,6 +191,14 @@ type Request struct {
 	Level   space.Level
 	Invite  string // hex
 	AskedMs int64  // unix milliseconds
+}
+
+// Backup is what a backup holds.
+type Backup struct {
+	File   string `json:"file"`
+	Bytes  int64  `json:"bytes"`
+	Spaces int    `json:"spaces"`
+	Rows   uint64 `json:"rows"`
 }
 
 // Device is a machine of the owner's.

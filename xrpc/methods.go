@@ -112,10 +112,13 @@ var methods = map[string]method{
 	"dev.kith.device.approve": {post, built(hasDevices, approveDevice)},
 	"dev.kith.device.revoke":  {post, built(hasDevices, revokeDevice)},
 
+	"dev.kith.node.backup": {post, built(hasBackups, makeBackup)},
+
 	"dev.kith.node.status":  {get, showStatus},
 	"dev.kith.node.peers":   {get, listPeers},
 	"dev.kith.node.connect": {post, connectPeer},
 	"dev.kith.node.events":  {get, nil},
+	"dev.kith.node.backup":  {post, built(hasBackups, backUp)},
 
 	"dev.kith.server.createSession": {post, nil},
 	"dev.kith.server.deleteSession": {post, nil},

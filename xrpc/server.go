@@ -61,6 +61,8 @@ type Server struct {
 	Transfers   Transfers
 	Exits       Exits
 	Devices     Devices
+	Backups     Backups
+	Backups     Backups
 
 	Owner   space.DID // writes go to this repo only
 	Token   string    // "" refuses every call but the health check

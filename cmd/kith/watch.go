@@ -123,10 +123,10 @@ func (w *watcher) print(author space.DID, op xrpc.RepoOp) error {
 		v.CID = op.CID.String()
 	}
 	return w.a.answer(v, func(out io.Writer) {
-		text, err := v.Value.JSON()
-		if v.Value == nil || err != nil {
-			text = nil
+		fmt.Fprintf(out, "%s\t%s", v.Action, v.URI)
+		if text, err := v.Value.JSON(); v.Value != nil && err == nil {
+			fmt.Fprintf(out, "\t%s", text)
 		}
-		fmt.Fprintf(out, "%s\t%s\t%s\n", v.Action, v.URI, text)
+		fmt.Fprintln(out)
 	})
 }
