@@ -23,6 +23,7 @@ func (s *State) delegate(b Delegation, nowMs int64) (need, error) {
 	case b.Level == space.LevelNone:
 		s.delegations = s.delegations.without(slot)
 		s.childSlots = s.childSlots.without(string(b.Child[:]))
+		s.sends(b, known)
 		return required, nil
 	}
 	d, err := ParseDescriptor(b.Descriptor)
@@ -44,6 +45,7 @@ func (s *State) delegate(b Delegation, nowMs int64) (need, error) {
 	}
 	s.delegations = s.delegations.with(b.Slot, next)
 	s.childSlots = s.childSlots.with(string(b.Child[:]), b.Slot)
+	s.sends(b, known)
 	if _, below := s.below(); len(below) > MaxDescendants {
 		return optional, fmt.Errorf("%w: %d spaces below", space.ErrTooLarge, len(below))
 	}

@@ -92,6 +92,10 @@ func (s *State) Bound(c identity.Commitment, epoch uint64, chain [32]byte) Bound
 	if !ok {
 		return Bound{}
 	}
+	return p.bound(epoch, chain)
+}
+
+func (p *person) bound(epoch uint64, chain [32]byte) Bound {
 	for _, x := range p.endings {
 		if x.upTo <= epoch {
 			continue

@@ -79,6 +79,7 @@ type State struct {
 	delegations table[uint32, *DelegationState]
 	childSlots  table[string, uint32]      // child bytes -> slot
 	people      table[string, *person]     // everybody who was ever in, by commitment
+	senders     table[string, *person]     // spaces that are or were members, by child bytes
 	epochs      table[uint64, epochStart]  // by number
 	self        []span                     // when the policy let members of read_self write
 	finals      table[string, Cut]         // chain bytes -> newest checkpointed or cut head
