@@ -112,8 +112,6 @@ var methods = map[string]method{
 	"dev.kith.device.approve": {post, built(hasDevices, approveDevice)},
 	"dev.kith.device.revoke":  {post, built(hasDevices, revokeDevice)},
 
-	"dev.kith.node.backup": {post, built(hasBackups, makeBackup)},
-
 	"dev.kith.node.status":  {get, showStatus},
 	"dev.kith.node.peers":   {get, listPeers},
 	"dev.kith.node.connect": {post, connectPeer},

@@ -62,7 +62,6 @@ type Server struct {
 	Exits       Exits
 	Devices     Devices
 	Backups     Backups
-	Backups     Backups
 
 	Owner   space.DID // writes go to this repo only
 	Token   string    // "" refuses every call but the health check
