@@ -23,7 +23,7 @@ func (s *State) delegate(b Delegation, nowMs int64) (need, error) {
 	case b.Level == space.LevelNone:
 		s.delegations = s.delegations.without(slot)
 		s.childSlots = s.childSlots.without(string(b.Child[:]))
-		s.sends(b, known)
+		s.sends(b)
 		return required, nil
 	}
 	d, err := ParseDescriptor(b.Descriptor)
@@ -45,7 +45,7 @@ func (s *State) delegate(b Delegation, nowMs int64) (need, error) {
 	}
 	s.delegations = s.delegations.with(b.Slot, next)
 	s.childSlots = s.childSlots.with(string(b.Child[:]), b.Slot)
-	s.sends(b, known)
+	s.sends(b)
 	if _, below := s.below(); len(below) > MaxDescendants {
 		return optional, fmt.Errorf("%w: %d spaces below", space.ErrTooLarge, len(below))
 	}

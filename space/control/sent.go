@@ -38,7 +38,7 @@ func (s *State) BoundVia(child [32]byte, epoch uint64, chain [32]byte) Bound {
 
 // sends notes the level of a child from this entry on, and ends the chains of
 // those it sent before.
-func (s *State) sends(b Delegation, known bool) {
+func (s *State) sends(b Delegation) {
 	p := person{}
 	if old, ok := s.senders.get(string(b.Child[:])); ok {
 		p = *old
@@ -53,7 +53,6 @@ func (s *State) sends(b Delegation, known bool) {
 	switch {
 	case b.Level == space.LevelWrite && s.Policy.KeyPolicy == space.KeysStatic:
 		p.reopen()
-	case !known:
 	case b.Rotation != nil:
 		p.endings = append(slices.Clip(p.endings), &ending{upTo: b.Rotation.Epoch.N, cuts: b.Rotation.Epoch.Cuts})
 	case s.Policy.KeyPolicy == space.KeysStatic:
