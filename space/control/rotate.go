@@ -33,11 +33,11 @@ func rotationOf(body any) *Rotation {
 // epoch is no rotation.
 func (e *Entry) Rotation() *Rotation { return rotationOf(e.body) }
 
-// WithRotation gives the body with r in it; Rotation itself becomes r. A body
-// that has no place for one comes back as it was.
+// WithRotation gives the body with r in it; no body, and Rotation itself,
+// become r. A body that has no place for one comes back as it was.
 func WithRotation(body any, r Rotation) any {
 	switch b := body.(type) {
-	case Rotation:
+	case nil, Rotation:
 		return r
 	case MemberRemove:
 		b.Rotation = &r
