@@ -34,14 +34,27 @@ func (n *Node) CreateSpace(ctx context.Context, s xrpc.NewSpace) (xrpc.SpaceInfo
 		s.Key = space.RecordKey(space.NextTID(now.UnixMicro(), n.self.clock, 0).String())
 	}
 	id := space.ID{Authority: n.self.did, Type: s.Type, Key: s.Key}
+	var own *ownDID
+	if s.OwnDID {
+		var err error
+		if own, err = drawDID(n.self.c); err != nil {
+			return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
+		}
+		id.Authority = own.did
+	}
 	release, err := n.claimName(id, s.Name)
 	if err != nil {
 		return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
 	}
 	defer release()
-	f, err := found(n.self, id, s.Name, s.Policy, s.Relays, now)
+	f, err := found(n.self, id, s.Name, s.Policy, own, s.Relays, now)
 	if err != nil {
 		return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
+	}
+	if own != nil {
+		if err := n.keepDID(f.state.SpaceID, own); err != nil {
+			return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
+		}
 	}
 	a, err := n.keep(f.rec, f.entries)
 	if err != nil {
@@ -141,7 +154,7 @@ func (n *Node) warnings() []string {
 	if exists(WordsFile(n.cfg.Home)) {
 		w = append(w, "the recovery words still lie in "+WordsFile(n.cfg.Home)+": write them down, then: kith id words --confirm")
 	}
-	if n.store.Recovered() {
+	if n.store.Recovered() && n.store.DamagedCopy() != "" {
 		w = append(w, "the store was damaged and repaired; a copy of it is in "+n.store.DamagedCopy())
 	}
 	for _, r := range n.all() {
@@ -149,6 +162,7 @@ func (n *Node) warnings() []string {
 			w = append(w, r.id.String()+" was repaired, and no other member's node has said yet that nothing is missing")
 		}
 	}
+	w = append(w, n.deviceWarnings()...)
 	if err := n.store.Err(); err != nil {
 		w = append(w, "the store does not take writes: "+err.Error())
 	}

@@ -83,7 +83,7 @@ func (n *Node) sayLeave(ctx context.Context, a *actor) error {
 		return nil
 	}
 	e := a.current()
-	req := proposeRequest{Have: a.control().Head.Seq, Proposal: []byte{}, Pages: [][]byte{}, Leave: word}
+	req := proposeRequest{Have: a.control().Head.Seq, Leave: word}.filled()
 	var errs []error
 	for _, p := range n.proposees(a, true) {
 		v, err := n.askSequencer(ctx, p, e, req)
@@ -126,6 +126,10 @@ func (n *Node) Forget(_ context.Context, id space.ID) error {
 	a := n.anyByID(id)
 	if a == nil {
 		return fmt.Errorf("forget %s: %w", id, space.ErrSpaceNotFound)
+	}
+	_, in := a.control().Member(n.self.c)
+	if err := n.skipSpace(a.sid, !in); err != nil {
+		return fmt.Errorf("forget %s: %w", id, err)
 	}
 	n.naming.Lock()
 	defer n.naming.Unlock()

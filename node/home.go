@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,7 +40,7 @@ const (
 	addrFile     = "api.addr"
 	wordsFile    = "recovery-words"
 
-	// While this stands beside keys, no words were ever shown for them.
+	// While this stands beside keys, nobody was ever told that they are there.
 	unfinishedFile = "init.unfinished"
 	storeDir       = "store"
 )
@@ -128,39 +129,79 @@ func Init(home string, passphrase []byte) (Identity, string, error) {
 	if err != nil {
 		return Identity{}, "", err
 	}
-	rec, err := newSelfRecord(created, hostKey)
-	if err != nil {
-		return Identity{}, "", err
-	}
-	if err := os.MkdirAll(home, 0o700); err != nil {
-		return Identity{}, "", fmt.Errorf("make the home: %w", err)
-	}
-	if err := clearUnfinished(home); err != nil {
-		return Identity{}, "", err
-	}
-	keys, err := keyfile.Create(filepath.Join(home, keysDir), keyfile.Unlock{Passphrase: passphrase})
-	if err != nil {
-		return Identity{}, "", err
-	}
-	if err := keys.Put(selfName, rec); err != nil {
-		return Identity{}, "", err
-	}
-	if err := writeToken(home); err != nil {
-		return Identity{}, "", err
-	}
-	id, err := describe(home, created.State, hostKey)
-	if err != nil {
-		return Identity{}, "", err
-	}
-	return id, seed.Words(), os.Remove(filepath.Join(home, unfinishedFile))
+	id, err := furnish(home, furniture{created: created, hostKey: hostKey, passphrase: passphrase})
+	return id, seed.Words(), err
 }
 
-// clearUnfinished removes the keys of an Init that was killed before it could
-// show its words, and marks this one as unfinished.
+// furniture is what a new home is filled with.
+type furniture struct {
+	created    identity.Created
+	hostKey    crypto.PrivKey
+	passphrase []byte // locks the key file; nil: not protected
+	list       []byte // the sealed list of spaces, if there is one
+}
+
+// furnish fills an empty home. It is whole, or it can be filled again.
+func furnish(home string, f furniture) (Identity, error) {
+	rec, err := newSelfRecord(f.created, f.hostKey)
+	if err != nil {
+		return Identity{}, err
+	}
+	keys, err := makeKeys(home, f.passphrase)
+	if err != nil {
+		return Identity{}, err
+	}
+	if err := keys.Put(selfName, rec); err != nil {
+		return Identity{}, err
+	}
+	if f.list != nil {
+		b, err := space.Marshal(accountRecord{List: f.list, Skipped: [][]byte{}})
+		if err == nil {
+			err = keys.Put(accountName, b)
+		}
+		if err != nil {
+			return Identity{}, fmt.Errorf("keep the list of spaces: %w", err)
+		}
+	}
+	return complete(home, f.created.State, f.hostKey)
+}
+
+// makeKeys makes the key file of a new home and marks the home as unfinished.
+func makeKeys(home string, passphrase []byte) (*keyfile.Store, error) {
+	if err := makeHome(home); err != nil {
+		return nil, err
+	}
+	if err := clearUnfinished(home); err != nil {
+		return nil, err
+	}
+	return keyfile.Create(filepath.Join(home, keysDir), keyfile.Unlock{Passphrase: passphrase})
+}
+
+// complete declares a home whole.
+func complete(home string, st identity.State, hostKey crypto.PrivKey) (Identity, error) {
+	if err := writeToken(home); err != nil {
+		return Identity{}, err
+	}
+	id, err := describe(home, st, hostKey)
+	if err != nil {
+		return Identity{}, err
+	}
+	return id, os.Remove(filepath.Join(home, unfinishedFile))
+}
+
+func makeHome(home string) error {
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return fmt.Errorf("make the home: %w", err)
+	}
+	return nil
+}
+
+// clearUnfinished removes what is left of an Init that was killed before it
+// could show its words, or of a restore, and marks this one as unfinished.
 func clearUnfinished(home string) error {
 	mark, keys := filepath.Join(home, unfinishedFile), filepath.Join(home, keysDir)
 	if exists(mark) {
-		if err := os.RemoveAll(keys); err != nil {
+		if err := errors.Join(os.RemoveAll(keys), os.RemoveAll(filepath.Join(home, storeDir))); err != nil {
 			return fmt.Errorf("clear up after an init that did not finish: %w", err)
 		}
 	} else if exists(keys) {
@@ -199,6 +240,7 @@ func describe(home string, s identity.State, hostKey crypto.PrivKey) (Identity, 
 	for d := range s.Devices {
 		id.Devices = append(id.Devices, hex.EncodeToString(d[:]))
 	}
+	slices.Sort(id.Devices)
 	b, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return Identity{}, err

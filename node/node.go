@@ -47,6 +47,7 @@ type Node struct {
 	mender   *mender
 	stats    stats
 	api      net.Listener // nil without Config.HTTP
+	persona
 
 	ctx    context.Context // done when the node stops
 	cancel context.CancelFunc
@@ -107,6 +108,9 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.people, err = loadPeople(n.store, n.self); err != nil {
 		return nil, err
 	}
+	if err = n.openPersona(); err != nil {
+		return nil, err
+	}
 	if n.api, err = listenAPI(cfg.HTTP); err != nil {
 		return nil, err
 	}
@@ -153,6 +157,7 @@ func (n *Node) serve() {
 	n.wg.Go(func() { n.redial.run(n.ctx) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
 	n.wg.Go(func() { n.auditor(n.ctx) })
+	n.servePersona()
 	if !n.cfg.NoMDNS {
 		n.startMDNS()
 	}
@@ -194,6 +199,7 @@ func (n *Node) Close() error {
 		n.host.RemoveStreamHandler(joinProtocol)
 		n.host.RemoveStreamHandler(objectProtocol)
 		n.host.RemoveStreamHandler(proposeProtocol)
+		n.host.RemoveStreamHandler(identityProtocol)
 	}
 	if n.sched != nil {
 		n.sched.wait()

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"sync"
@@ -25,12 +26,16 @@ type people struct {
 	mu     sync.RWMutex // guards what follows
 	logs   map[identity.Commitment][][]byte
 	states map[identity.Commitment]identity.State
+	watch  []watcher
 }
+
+// watcher hears that a log moved: c's, from what old says to what new says.
+type watcher func(c identity.Commitment, old, new identity.State)
 
 func loadPeople(st *store.Store, s *self) (*people, error) {
 	p := &people{
-		logs:   map[identity.Commitment][][]byte{s.c: s.log},
-		states: map[identity.Commitment]identity.State{s.c: s.state},
+		logs:   map[identity.Commitment][][]byte{s.c: s.ownLog()},
+		states: map[identity.Commitment]identity.State{s.c: s.ownState()},
 	}
 	for kv, err := range st.List(logTable) {
 		if err != nil {
@@ -44,36 +49,66 @@ func loadPeople(st *store.Store, s *self) (*people, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read identity logs: %w", err)
 		}
-		p.logs[state.C], p.states[state.C] = log, state
+		if state.C != s.c {
+			p.logs[state.C], p.states[state.C] = log, state
+		}
 	}
 	return p, nil
 }
 
-// take verifies entries as c's log, whole or from where the known log ends,
-// and keeps the longer one. roster is the head that the control log vouches
-// for: a log that does not hold it is not c's.
-func (p *people) take(c identity.Commitment, roster [32]byte, entries [][]byte) (log [][]byte, changed bool) {
-	p.mu.RLock()
-	known := p.logs[c]
-	p.mu.RUnlock()
-	for _, try := range [][][]byte{entries, append(slices.Clone(known), entries...)} {
-		if len(try) <= len(known) {
-			continue
-		}
-		state, err := identity.Verify(try)
-		if err != nil || state.C != c {
-			continue
-		}
-		if _, ok := identity.Since(try, roster); !ok {
-			continue
+// take verifies entries as c's log, whole or behind what is known, and goes by
+// what identity.Follow says of the two. roster is the head that the control
+// log vouches for: a log that does not hold it is not c's.
+func (p *people) take(c identity.Commitment, roster [32]byte, entries [][]byte) (log [][]byte, old, new identity.State, changed bool) {
+	for {
+		p.mu.RLock()
+		known := p.logs[c]
+		old = p.states[c]
+		p.mu.RUnlock()
+		log, new, changed = follow(c, known, roster, entries)
+		if !changed {
+			return known, old, old, false
 		}
 		p.mu.Lock()
-		p.logs[c], p.states[c] = try, state
+		if p.states[c].Head != old.Head {
+			p.mu.Unlock() // somebody was faster; look again
+			continue
+		}
+		p.logs[c], p.states[c] = log, new
 		p.mu.Unlock()
-		return try, true
+		return log, old, new, true
 	}
-	return known, false
 }
+
+// follow finds the log that entries make with what is known of c.
+func follow(c identity.Commitment, known [][]byte, roster [32]byte, entries [][]byte) ([][]byte, identity.State, bool) {
+	if len(entries) == 0 {
+		return nil, identity.State{}, false
+	}
+	tries := [][][]byte{entries}
+	if !identity.IsGenesis(entries[0]) {
+		tries = [][][]byte{slices.Concat(known, entries)}
+		if rest, ok := identity.Since(known, roster); ok && len(rest) > 0 {
+			tries = append(tries, slices.Concat(known[:len(known)-len(rest)], entries))
+		}
+	}
+	for _, try := range tries {
+		if len(try) <= len(known) && slices.EqualFunc(try, known[:len(try)], bytes.Equal) {
+			continue
+		}
+		log, st, err := identity.Follow(known, try)
+		if err != nil || st.C != c || sameLog(log, known) {
+			continue
+		}
+		if _, ok := identity.Since(log, roster); !ok {
+			continue
+		}
+		return log, st, true
+	}
+	return nil, identity.State{}, false
+}
+
+func sameLog(a, b [][]byte) bool { return slices.EqualFunc(a, b, bytes.Equal) }
 
 // identity is what the log of c says, if we have it.
 func (n *Node) identity(c identity.Commitment) (identity.State, bool) {
@@ -90,9 +125,31 @@ func (n *Node) identityLog(c identity.Commitment) [][]byte {
 	return n.people.logs[c]
 }
 
+// onIdentity has f called, in a goroutine of its own, whenever a log that this
+// node knows moves, the own one included; old is zero for somebody new.
+func (n *Node) onIdentity(f func(c identity.Commitment, old, new identity.State)) {
+	n.people.mu.Lock()
+	defer n.people.mu.Unlock()
+	n.people.watch = append(n.people.watch, f)
+}
+
+// moved tells those who watch.
+func (n *Node) moved(c identity.Commitment, old, new identity.State) {
+	n.people.mu.RLock()
+	watch := n.people.watch
+	n.people.mu.RUnlock()
+	for _, f := range watch {
+		n.wg.Go(func() { f(c, old, new) })
+	}
+}
+
 // learn takes what somebody says of c's log; only what verifies stays.
 func (n *Node) learn(c identity.Commitment, roster [32]byte, entries [][]byte) {
-	log, changed := n.people.take(c, roster, entries)
+	if c == n.self.c {
+		n.learnOwn(entries)
+		return
+	}
+	log, old, st, changed := n.people.take(c, roster, entries)
 	if !changed {
 		return
 	}
@@ -103,6 +160,7 @@ func (n *Node) learn(c identity.Commitment, roster [32]byte, entries [][]byte) {
 	if err != nil {
 		n.log.Warn("keep an identity log", "err", err)
 	}
+	n.moved(c, old, st)
 }
 
 // learnAll sorts a welcome's identity log entries by person: each log begins

@@ -232,3 +232,21 @@ func TestI5(t *testing.T) {
 		}
 	}
 }
+
+func TestBackupKey(t *testing.T) {
+	sealed := must[[]byte](t)(alice().State.SealBackup([]byte("key")))
+	if b, err := testSeed(0x11).OpenBackup(sealed); err != nil || string(b) != "key" {
+		t.Errorf("%q, %v", b, err)
+	}
+	for name, try := range map[string]func() ([]byte, error){
+		"other words": func() ([]byte, error) { return testSeed(2).OpenBackup(sealed) },
+		"a changed byte": func() ([]byte, error) {
+			return testSeed(0x11).OpenBackup(append(sealed[:len(sealed)-1:len(sealed)-1], 0))
+		},
+		"nothing": func() ([]byte, error) { return testSeed(0x11).OpenBackup(nil) },
+	} {
+		if _, err := try(); !errors.Is(err, space.ErrForged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

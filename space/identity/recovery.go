@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"crypto/cipher"
+	"crypto/hpke"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -84,4 +85,29 @@ func recoveryAEAD(passphrase, salt []byte) cipher.AEAD {
 		panic(fmt.Sprintf("identity: %v", err)) // the key is 32 bytes
 	}
 	return a
+}
+
+// SealBackup seals the key of a backup to the identity key: HPKE with info
+// "sp/v1/backup" 0x00 ‖ C. The words open it.
+func (s State) SealBackup(secret []byte) ([]byte, error) {
+	kem, err := parseKEMPublic(s.KEMPub)
+	if err != nil {
+		return nil, fmt.Errorf("seal a backup's key: %w", err)
+	}
+	b, err := hpke.Seal(kem, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), space.LabelBackup.Message(s.C[:]), secret)
+	if err != nil {
+		return nil, fmt.Errorf("seal a backup's key: %w", err)
+	}
+	return b, nil
+}
+
+// OpenBackup opens what SealBackup sealed. space.ErrForged: other words, or a
+// file that was changed.
+func (s Seed) OpenBackup(sealed []byte) ([]byte, error) {
+	k := s.keys()
+	b, err := hpke.Open(k.kem, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), space.LabelBackup.Message(k.c[:]), sealed)
+	if err != nil {
+		return nil, fmt.Errorf("open a backup's key: %w", space.ErrForged)
+	}
+	return b, nil
 }

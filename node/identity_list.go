@@ -1,0 +1,499 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/internal/keyfile"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/identity"
+)
+
+// accountName is the record of the owner's list in the key file.
+const accountName = "account"
+
+// accountRecord is what a device keeps of the owner's list.
+type accountRecord struct {
+	_       struct{} `cbor:",toarray"`
+	List    []byte   // sealed, the newest one known
+	Skipped [][]byte // space ids that this device forgot and does not want back
+}
+
+// account is the list of the owner's spaces as this device knows it.
+type account struct {
+	wake chan struct{} // 1: look now
+	keys *keyfile.Store
+	self *self
+
+	mu      sync.Mutex // guards what follows
+	plain   identity.Account
+	raw     []byte
+	list    identity.List
+	skipped map[[32]byte]bool
+	stale   bool // the list must be sealed anew whatever is in it
+	heard   map[peer.ID]time.Time
+}
+
+// openAccount reads the list of the home, if there is one.
+func openAccount(keys *keyfile.Store, s *self) (*account, error) {
+	a := &account{
+		wake: make(chan struct{}, 1), keys: keys, self: s,
+		skipped: map[[32]byte]bool{}, heard: map[peer.ID]time.Time{},
+	}
+	b, err := keys.Read(accountName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the list of spaces: %w", err)
+	}
+	var rec accountRecord
+	if err := space.Unmarshal(b, &rec); err != nil {
+		return nil, fmt.Errorf("read the list of spaces: %w", err)
+	}
+	for _, id := range rec.Skipped {
+		if len(id) == 32 {
+			a.skipped[[32]byte(id)] = true
+		}
+	}
+	if len(rec.List) == 0 {
+		return a, nil
+	}
+	l, err := identity.ParseList(rec.List)
+	if err != nil {
+		return nil, fmt.Errorf("read the list of spaces: %w", err)
+	}
+	plain, err := l.Open(s.ownState(), s.ownPUK())
+	if err != nil {
+		return a, nil // of a key that this device never had: other devices have another list
+	}
+	a.raw, a.list, a.plain = rec.List, l, plain
+	return a, nil
+}
+
+// sealed is the list for other nodes.
+func (a *account) sealed() ([]byte, identity.List, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.raw, a.list, a.raw != nil
+}
+
+// mark names what there is to tell: the log up to head, and the list.
+func (a *account) mark(head [32]byte) [32]byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return sha256.Sum256(append(head[:], a.raw...))
+}
+
+// poke has the loop look now.
+func (a *account) poke() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// renew has the list sealed anew: the per-user key or the devices changed.
+func (a *account) renew() {
+	a.mu.Lock()
+	a.stale = true
+	a.mu.Unlock()
+	a.poke()
+}
+
+// confirmed notes that a node has what there is to tell.
+func (a *account) confirmed(p peer.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.heard[p] = time.Now()
+}
+
+// isConfirmed reports whether any node was told since this one started.
+func (a *account) isConfirmed() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.heard) > 0
+}
+
+// save makes the record durable. mu is held.
+func (a *account) save(raw []byte) error {
+	rec := accountRecord{List: raw, Skipped: [][]byte{}}
+	if raw == nil {
+		rec.List = []byte{}
+	}
+	for id := range a.skipped {
+		rec.Skipped = append(rec.Skipped, id[:])
+	}
+	slices.SortFunc(rec.Skipped, bytes.Compare)
+	b, err := space.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	return a.keys.Put(accountName, b)
+}
+
+// take puts a newer list of another device in the place of ours. What only
+// ours had goes into the next one.
+func (a *account) take(raw []byte, l identity.List) error {
+	plain, err := l.Open(a.self.ownState(), a.self.ownPUK())
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.raw != nil && !l.Newer(a.list) {
+		return nil
+	}
+	merged := mergeAccounts(plain, a.plain)
+	if err := a.save(raw); err != nil {
+		return err
+	}
+	a.stale = a.stale || !sameAccount(merged, plain)
+	a.raw, a.list, a.plain = raw, l, merged
+	a.poke()
+	return nil
+}
+
+// mergeAccounts is a, the newer one, with what only b knows.
+func mergeAccounts(a, b identity.Account) identity.Account {
+	for _, s := range b.Spaces {
+		if !slices.ContainsFunc(a.Spaces, func(x identity.AccountSpace) bool { return x.Space == s.Space }) {
+			a.Spaces = append(a.Spaces, s)
+		}
+	}
+	for _, d := range b.Devices {
+		if !slices.ContainsFunc(a.Devices, func(x identity.AccountDevice) bool { return x.ID == d.ID }) {
+			a.Devices = append(a.Devices, d)
+		}
+	}
+	slices.SortFunc(a.Spaces, func(x, y identity.AccountSpace) int { return bytes.Compare(x.Space[:], y.Space[:]) })
+	slices.SortFunc(a.Devices, func(x, y identity.AccountDevice) int { return bytes.Compare(x.ID[:], y.ID[:]) })
+	return a
+}
+
+func sameAccount(a, b identity.Account) bool {
+	x, err := space.Marshal(&a)
+	y, err2 := space.Marshal(&b)
+	return err == nil && err2 == nil && bytes.Equal(x, y)
+}
+
+// skip keeps a space that this device forgot from coming back. gone: the
+// person left it, and no other device should go back either.
+func (n *Node) skipSpace(sid [32]byte, gone bool) error {
+	a := n.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.skipped[sid] = true
+	for i := range a.plain.Spaces {
+		if s := &a.plain.Spaces[i]; s.Space == sid && gone && !s.Gone {
+			s.Gone, a.stale = true, true
+		}
+	}
+	if err := a.save(a.raw); err != nil {
+		return fmt.Errorf("keep that the space is forgotten: %w", err)
+	}
+	a.poke()
+	return nil
+}
+
+// unskip is for a space that the owner joins again.
+func (a *account) unskip(sid [32]byte) {
+	if a.skipped[sid] {
+		delete(a.skipped, sid)
+		a.stale = true
+	}
+}
+
+// refreshAccount seals the list anew if it says something else than what is
+// so: spaces came or went, the node moved, the per-user key is a new one.
+func (n *Node) refreshAccount() error {
+	st, puk := n.self.ownState(), n.self.ownPUK()
+	if !puk.Public().Equal(st.PUK) || !st.Can(n.self.device.ID(), 0) {
+		return nil // revoked, or a key that is not here yet
+	}
+	a := n.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := n.compose(st)
+	if !a.stale && a.raw != nil && a.list.Gen == puk.Gen() && settled(a.plain, next) {
+		return nil
+	}
+	version := uint64(max(time.Now().UnixMilli(), 0))
+	if a.list.Gen == puk.Gen() {
+		version = max(version, a.list.Version+1)
+	}
+	raw, err := st.SealList(rand.Reader, n.self.device, puk, version, next)
+	if errors.Is(err, space.ErrTooLarge) {
+		for i := range next.Spaces { // addresses can be found again
+			next.Spaces[i].Addrs = next.Spaces[i].Addrs[:min(1, len(next.Spaces[i].Addrs))]
+		}
+		raw, err = st.SealList(rand.Reader, n.self.device, puk, version, next)
+	}
+	if err != nil {
+		return err
+	}
+	l, err := identity.ParseList(raw)
+	if err != nil {
+		return err
+	}
+	if err := a.save(raw); err != nil {
+		return err
+	}
+	a.raw, a.list, a.plain, a.stale = raw, l, next, false
+	return nil
+}
+
+// compose is the account as it should be. The account's mu is held.
+func (n *Node) compose(st identity.State) identity.Account {
+	a := n.account
+	out := identity.Account{Ver: 1, LogSeq: st.Seq, DIDKey: n.didKeyBytes(), Devices: []identity.AccountDevice{}, Spaces: []identity.AccountSpace{}}
+	own := fullAddrs(n.host)
+	own = own[:min(len(own), identity.MaxListAddrs)]
+	me := identity.AccountDevice{ID: n.self.device.ID(), Name: deviceName(), Addrs: own}
+	for _, d := range a.plain.Devices {
+		if d.ID == me.ID {
+			me.Name = d.Name
+		} else if st.Can(d.ID, 0) {
+			out.Devices = append(out.Devices, d)
+		}
+	}
+	out.Devices = append(out.Devices, me)
+	running := map[[32]byte]bool{}
+	for _, r := range n.all() {
+		ctl := r.control()
+		_, in := ctl.Member(n.self.c)
+		running[r.sid] = true
+		if in {
+			a.unskip(r.sid)
+		}
+		out.Spaces = append(out.Spaces, identity.AccountSpace{
+			Space: r.sid, URI: r.id.AT(), Name: r.name, Addrs: n.waysTo(r.actor), HeadSeq: ctl.Head.Seq, Head: ctl.Head.Hash, Gone: !in || ctl.Deleted,
+		})
+	}
+	for _, s := range a.plain.Spaces {
+		if !running[s.Space] {
+			out.Spaces = append(out.Spaces, s)
+		}
+	}
+	return mergeAccounts(out, identity.Account{})
+}
+
+// settled reports whether the account before says what the one after does, but
+// for what moves all the time: heads, and the addresses of others.
+func settled(before, after identity.Account) bool {
+	if len(before.Spaces) != len(after.Spaces) || len(before.Devices) != len(after.Devices) {
+		return false
+	}
+	for i, s := range after.Spaces {
+		b := before.Spaces[i]
+		if b.Space != s.Space || b.Name != s.Name || b.Gone != s.Gone || len(b.Addrs) == 0 && len(s.Addrs) > 0 {
+			return false
+		}
+	}
+	for i, d := range after.Devices {
+		b := before.Devices[i]
+		if b.ID != d.ID || b.Name != d.Name || !slices.Equal(b.Addrs, d.Addrs) {
+			return false
+		}
+	}
+	return true
+}
+
+// waysTo are addresses at which a space was reached, of those who may admit
+// first. The device's own are in the account already.
+func (n *Node) waysTo(a *actor) []string {
+	out := []string{}
+	for _, p := range append(n.keepers(a), n.book.of(a.sid)...) {
+		for i, m := range p.Addrs {
+			text := m.String() + "/p2p/" + p.ID.String()
+			if i < 2 && len(out) < identity.MaxListAddrs && !slices.Contains(out, text) {
+				out = append(out, text)
+			}
+		}
+	}
+	return out
+}
+
+// didKeyBytes is the DID's key as it stands in the account.
+func (n *Node) didKeyBytes() []byte {
+	if k, ok := n.self.didKey.(interface{ Bytes() []byte }); ok {
+		return k.Bytes()
+	}
+	return nil
+}
+
+// deviceName is what a device is called until somebody says otherwise.
+func deviceName() string {
+	name, err := os.Hostname()
+	if err != nil || len(name) > 64 {
+		return ""
+	}
+	return name
+}
+
+// siblings are the nodes of the owner's other devices.
+func (a *account) siblings() []peer.ID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	me := a.self.device.ID()
+	var out []peer.ID
+	for _, d := range a.plain.Devices {
+		if d.ID == me {
+			continue
+		}
+		for _, p := range parsePeers(d.Addrs) {
+			out = append(out, p.ID)
+		}
+	}
+	return out
+}
+
+// ways are the addresses of the owner's other devices.
+func (a *account) ways() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	me := a.self.device.ID()
+	var out []string
+	for _, d := range a.plain.Devices {
+		if d.ID != me {
+			out = append(out, d.Addrs...)
+		}
+	}
+	return out
+}
+
+// missing are the spaces of the owner's that are not on this device and should
+// be.
+func (n *Node) missing() []identity.AccountSpace {
+	a := n.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []identity.AccountSpace
+	for _, s := range a.plain.Spaces {
+		if !s.Gone && !a.skipped[s.Space] && n.bySpace(s.Space) == nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// How missing spaces are fetched.
+const (
+	fetchEvery  = time.Second
+	fetchMax    = time.Minute
+	fetchAtOnce = 8
+)
+
+// restoreSpaces brings the owner's spaces to this device: it claims membership
+// at whoever may admit, for as long as one is missing.
+func (n *Node) restoreSpaces(ctx context.Context) {
+	wait := fetchEvery
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(wait)):
+		}
+		todo := n.missing()
+		if len(todo) == 0 {
+			wait = fetchEvery
+			continue
+		}
+		n.meetSiblings(ctx)
+		before := len(todo)
+		n.fetchSpaces(ctx, todo)
+		if len(n.missing()) < before {
+			wait = fetchEvery
+		} else {
+			wait = min(2*wait, fetchMax)
+		}
+	}
+}
+
+// meetSiblings connects to the owner's other devices.
+func (n *Node) meetSiblings(ctx context.Context) {
+	for _, p := range parsePeers(n.account.ways()) {
+		if n.host.Network().Connectedness(p.ID) != network.Connected && p.ID != n.host.ID() {
+			if err := n.redial.try(ctx, p); err == nil {
+				n.account.poke()
+			}
+		}
+	}
+}
+
+func (n *Node) fetchSpaces(ctx context.Context, todo []identity.AccountSpace) {
+	slots := make(chan struct{}, fetchAtOnce)
+	var wg sync.WaitGroup
+	for _, s := range todo {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := n.fetchSpace(ctx, s); err != nil && ctx.Err() == nil {
+				n.log.Info("a space of the owner's is not here yet", "space", fingerprint(s.Space), "err", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// fetchSpace claims membership of one space: at the addresses the account
+// names for it, at the owner's other devices, then at whoever is connected.
+func (n *Node) fetchSpace(ctx context.Context, s identity.AccountSpace) error {
+	tries := parsePeers(append(slices.Clone(s.Addrs), n.account.ways()...))
+	for _, p := range n.host.Network().Peers() {
+		if !slices.ContainsFunc(tries, func(t peer.AddrInfo) bool { return t.ID == p }) && len(tries) < identityPeers {
+			tries = append(tries, peer.AddrInfo{ID: p, Addrs: n.host.Peerstore().Addrs(p)})
+		}
+	}
+	err := fmt.Errorf("no address is known: %w", space.ErrUnavailable)
+	for _, p := range tries {
+		if p.ID == n.host.ID() {
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err = n.rejoin(ctx, p, s); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// rejoin asks one node for a space that the owner is a member of.
+func (n *Node) rejoin(ctx context.Context, keeper peer.AddrInfo, s identity.AccountSpace) error {
+	q := asking{space: s.Space, invite: []byte{}}
+	if s.Head != [32]byte{} {
+		q.head = &s.Head
+	}
+	j, w, err := n.askWelcome(ctx, keeper, q)
+	if err != nil {
+		return err
+	}
+	if n.bySpace(s.Space) != nil {
+		return nil // it came by another way meanwhile
+	}
+	name := s.Name
+	for _, r := range n.all() {
+		if r.name == name {
+			name = ""
+		}
+	}
+	_, err = n.settleIn(j, w, keeper, name)
+	if errors.Is(err, space.ErrSpaceExists) {
+		return nil
+	}
+	return err
+}
