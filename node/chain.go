@@ -190,6 +190,7 @@ func (c *change) follow(s, next *control.State, e *control.Entry) {
 		c.adopt(next, rot)
 	}
 	c.recount(next, e.Body(), rot)
+	c.takeIssuer(e.Body())
 }
 
 func isStale(err error) bool {

@@ -22,12 +22,16 @@ type founding struct {
 
 // found makes the genesis and the first epoch of a space of s's own. Nothing
 // is stored; randomness is drawn here.
-func found(s *self, id space.ID, name string, policy space.Policy, relays []string, now time.Time) (*founding, error) {
+func found(s *self, id space.ID, name string, policy space.Policy, own *ownDID, relays []string, now time.Time) (*founding, error) {
 	sign := control.BuildKeys{Proposer: s.device.Sig(), Sequencer: s.device.Sig()}
-	genesis, err := control.BuildGenesis(control.Genesis{
+	body := control.Genesis{
 		URI: id.AT(), SpaceDID: id.Authority, AuthorityC: s.c, AuthorityDID: s.did, CreatorDID: s.did,
 		IdentityLog: s.ownLog(), AuthorityPub: [32]byte(s.ownState().SigPub), SequencerPub: s.device.ID(), Policy: policy,
-	}, sign, now.UnixMilli(), rand.Reader)
+	}
+	if own != nil {
+		body.SpaceProof = &own.proof
+	}
+	genesis, err := control.BuildGenesis(body, sign, now.UnixMilli(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
@@ -43,11 +47,11 @@ func found(s *self, id space.ID, name string, policy space.Policy, relays []stri
 	if err != nil {
 		return nil, err
 	}
-	body, err := firstEpoch(s, state, gk, iss, relays)
+	first, err := firstEpoch(s, state, gk, iss, relays)
 	if err != nil {
 		return nil, err
 	}
-	epoch1, err := control.Build(state, control.KindEpoch, body, sign, now.UnixMilli(), rand.Reader)
+	epoch1, err := control.Build(state, control.KindEpoch, first, sign, now.UnixMilli(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}

@@ -91,6 +91,78 @@ func (a *actor) unwrap(st *control.State, rot *control.Rotation) (*epoch, error)
 	return e, a.certifySelf(st, e)
 }
 
+// takeIssuer takes the issuer of the epoch in force that an entry hands to
+// this member. Without it the member asks others as before.
+func (c *change) takeIssuer(body any) {
+	var box []byte
+	switch b := body.(type) {
+	case control.KeeperSet:
+		if b.C == c.a.self.c {
+			box = b.Issuer
+		}
+	case control.Transfer:
+		if b.C == c.a.self.c {
+			box = b.Issuer
+		}
+	}
+	if len(box) == 0 {
+		return
+	}
+	e, err := c.a.withIssuer(c.control(), box)
+	if err != nil {
+		c.a.log.Warn("the issuer that was handed on does not open", "err", err)
+		return
+	}
+	c.adopted = append(c.adopted, e)
+}
+
+// withIssuer is the epoch in force with its issuer.
+func (a *actor) withIssuer(st *control.State, box []byte) (*epoch, error) {
+	if a.now == nil || a.now.n != st.Epoch {
+		return nil, space.ErrNoKey
+	}
+	issuer, err := a.issuerOf(st, a.now)
+	if err != nil {
+		return nil, err
+	}
+	x := seal.WrapContext{SpaceID: a.sid, Epoch: a.now.n, C: a.self.c}
+	for puk := a.self.ownPUK(); ; {
+		iss, err := seal.UnwrapIssuer(puk, x, issuer, box)
+		if err == nil {
+			e := *a.now
+			e.iss = &iss
+			return &e, a.certifySelf(st, &e)
+		}
+		if puk, err = puk.Previous(a.self.ownState()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// issuerOf reads the issuer's key of an epoch out of the log.
+func (a *actor) issuerOf(st *control.State, e *epoch) (ed25519.PublicKey, error) {
+	at, ok := st.Opened(e.n)
+	if !ok {
+		return nil, space.ErrUnavailable
+	}
+	raw, ok, err := a.rawControl(at.Seq)
+	if err != nil || !ok {
+		return nil, errors.Join(err, space.ErrUnavailable)
+	}
+	entry, err := control.Parse(raw)
+	if err == nil {
+		err = entry.Open(bytesOf(a.controlKey(e.n - 1)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	body, ok := epochOf(entry.Body())
+	if !ok {
+		return nil, space.ErrMalformed
+	}
+	return openInner(a.sid, e.keys, body)
+}
+
 // certifySelf gives who may admit a certificate without asking anybody.
 func (a *actor) certifySelf(st *control.State, e *epoch) error {
 	if e.iss == nil || !st.MayWrite(a.self.c, e.n) {

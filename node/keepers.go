@@ -3,10 +3,8 @@ package node
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
@@ -252,12 +250,7 @@ func (a *actor) thaw(proof *forkProof) error {
 		return err
 	}
 	body := control.Sequencer{Slot: before.AuthoritySlot, Device: a.self.device.ID()}
-	sk := a.self.device.Sig()
-	p, err := control.Propose(before, control.KindSequencer, body, sk, rand.Reader)
-	if err != nil {
-		return err
-	}
-	entry, err := control.Commit(before, p, sk, nil, time.Now().UnixMilli(), rand.Reader)
+	entry, err := a.buildTerm(before, body)
 	if err != nil {
 		return err
 	}

@@ -47,11 +47,14 @@ func (n *Node) amendOnce(ctx context.Context, a *actor, make amendment) (*contro
 	if err != nil || body == nil {
 		return st, err
 	}
+	if b, ok := body.(control.Sequencer); ok {
+		return a.appoint(ctx, b) // the authority's own act
+	}
 	p, err := control.Propose(st, kind, body, n.self.device.Sig(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("change %s: %w", a.id, err)
 	}
-	if kind == control.KindSequencer || a.sequences() {
+	if a.sequences() {
 		return a.commitProposal(ctx, p, pages)
 	}
 	return n.proposeTo(ctx, a, p, pages)
@@ -67,8 +70,38 @@ func (a *actor) sequences() bool {
 	return a.sequencerID() == a.self.device.ID()
 }
 
-// sequence appends a proposal to the log. This node must be the sequencer, or
-// the authority that takes the log back.
+// appointment begins a new term. Only a device of the authority's can.
+type appointment struct {
+	body  control.Sequencer
+	reply chan sequenced // buffered
+}
+
+func (a *actor) appoint(ctx context.Context, b control.Sequencer) (*control.State, error) {
+	m := &appointment{body: b, reply: make(chan sequenced, 1)}
+	r, err := ask(ctx, a, m, m.reply)
+	if err != nil {
+		return nil, err
+	}
+	return r.state, r.err
+}
+
+func (m *appointment) handle(a *actor) {
+	e, err := a.buildTerm(a.ctl, m.body)
+	var st *control.State
+	if err == nil {
+		st, err = a.append(e, nil)
+	}
+	m.reply <- sequenced{st, err}
+	a.flushOutbox()
+}
+
+// buildTerm makes the entry that begins a term after a state of the log.
+func (a *actor) buildTerm(after *control.State, b control.Sequencer) (*control.Entry, error) {
+	sk := a.self.device.Sig()
+	return control.Build(after, control.KindSequencer, b, control.BuildKeys{Proposer: sk, Sequencer: sk}, time.Now().UnixMilli(), rand.Reader)
+}
+
+// sequence appends a proposal to the log. This node must be the sequencer.
 type sequence struct {
 	proposal control.Proposal
 	pages    []store.ObjectRow
@@ -90,28 +123,39 @@ func (a *actor) commitProposal(ctx context.Context, p control.Proposal, pages []
 }
 
 func (m *sequence) handle(a *actor) {
-	state, err := a.append(m.proposal, m.pages)
-	m.reply <- sequenced{state, err}
+	e, err := a.order(m.proposal)
+	var st *control.State
+	if err == nil {
+		st, err = a.append(e, m.pages)
+	}
+	m.reply <- sequenced{st, err}
 	a.flushOutbox()
 }
 
-func (a *actor) append(p control.Proposal, pages []store.ObjectRow) (*control.State, error) {
+// order makes a proposal the next entry of the log.
+func (a *actor) order(p control.Proposal) (*control.Entry, error) {
 	switch {
-	case a.broken != nil:
-		return nil, a.broken
-	case a.proof != nil && p.Kind != control.KindSequencer:
+	case a.proof != nil:
 		return nil, fmt.Errorf("change %s: %w", a.id, space.ErrFrozen)
 	case a.now == nil || a.now.n < a.ctl.Epoch:
 		return nil, fmt.Errorf("change %s: the keys of epoch %d are not here: %w", a.id, a.ctl.Epoch, space.ErrUnavailable)
-	}
-	if err := a.maySequence(); err != nil {
-		return nil, err
 	}
 	e, err := control.Commit(a.ctl, p, a.self.device.Sig(), a.now.keys.Control().Bytes(), time.Now().UnixMilli(), rand.Reader)
 	if err != nil {
 		if p.BaseHead() != a.ctl.Head.Hash {
 			err = fmt.Errorf("%w: %w", errMoved, err)
 		}
+		return nil, err
+	}
+	return e, nil
+}
+
+// append makes an entry the log's last: durable, visible and said to others.
+func (a *actor) append(e *control.Entry, pages []store.ObjectRow) (*control.State, error) {
+	if a.broken != nil {
+		return nil, a.broken
+	}
+	if err := a.maySequence(); err != nil {
 		return nil, err
 	}
 	next, err := control.Apply(a.ctl, e)
@@ -134,7 +178,7 @@ func (a *actor) append(p control.Proposal, pages []store.ObjectRow) (*control.St
 // commitEntry makes an entry durable, in our own chain where there can be one:
 // gossip is then a hint of it.
 func (a *actor) commitEntry(c *change, e *control.Entry) error {
-	if a.now.cred == nil {
+	if a.now == nil || a.now.cred == nil {
 		if err := c.commit(store.Own); err != nil {
 			a.fail(err)
 			return err

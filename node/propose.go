@@ -38,16 +38,35 @@ type proposeRequest struct {
 	Have     uint64   // seq of the last entry the proposer holds
 	Proposal []byte
 	Pages    [][]byte
-	Leave    []byte // instead of a proposal: a member's word that it goes
+	Leave    []byte   // instead of a proposal: a member's word that it goes
+	Offer    []byte   // instead: the commitment of who is asked to be the next authority
+	Log      [][]byte // entries that the sequencer lacks, as the one that appoints it
+}
+
+// filled has empty lists where there are none: they have one encoding.
+func (r proposeRequest) filled() proposeRequest {
+	for _, b := range []*[]byte{&r.Proposal, &r.Leave, &r.Offer} {
+		if *b == nil {
+			*b = []byte{}
+		}
+	}
+	for _, l := range []*[][]byte{&r.Pages, &r.Log} {
+		if *l == nil {
+			*l = [][]byte{}
+		}
+	}
+	return r
 }
 
 // proposeVerdict is what the sequencer made of it. Reason is a word of
 // proposeReasons.
 type proposeVerdict struct {
 	_      struct{} `cbor:",toarray"`
+	Have   uint64 // seq of the last entry the sequencer holds
 	Reason string
 	Detail string
 	Log    [][]byte // the entries behind the one the proposer had
+	Accept []byte   // the answer to an offer
 }
 
 // proposeReasons are the answers a proposer can do something about.
@@ -77,7 +96,7 @@ func (n *Node) proposeTo(ctx context.Context, a *actor, p control.Proposal, page
 	if err != nil {
 		return nil, err
 	}
-	req := proposeRequest{Have: a.control().Head.Seq, Proposal: raw, Pages: [][]byte{}, Leave: []byte{}}
+	req := proposeRequest{Have: a.control().Head.Seq, Proposal: raw}.filled()
 	for _, row := range pages {
 		req.Pages = append(req.Pages, row.Data)
 	}
@@ -150,6 +169,13 @@ func (n *Node) askAround(ctx context.Context, a *actor, e *epoch, req proposeReq
 			continue
 		}
 		v, askErr := n.askSequencer(ctx, id, e, req)
+		if head := a.control().Head.Seq; askErr == nil && v.Reason == elsewhere && v.Have < head {
+			// It orders the log and does not know it yet.
+			more := req
+			if more.Log, askErr = a.entriesAfter(v.Have, maxProposal/2); askErr == nil {
+				v, askErr = n.askSequencer(ctx, id, e, more)
+			}
+		}
 		switch {
 		case askErr != nil:
 			err = errors.Join(err, askErr)
@@ -247,8 +273,9 @@ func (n *Node) takeProposal(ctx context.Context, s network.Stream) error {
 
 // decide commits a proposal or says why not.
 func (n *Node) decide(ctx context.Context, a *actor, req proposeRequest) proposeVerdict {
-	var v proposeVerdict
-	err := n.carryOut(ctx, a, req)
+	v := proposeVerdict{Accept: []byte{}}
+	err := n.carryOut(ctx, a, req, &v)
+	v.Have = a.control().Head.Seq
 	if err != nil {
 		n.log.Info("proposal not committed", "space", fingerprint(a.sid), "err", err)
 		v.Reason, v.Detail = later, err.Error()
@@ -265,7 +292,18 @@ func (n *Node) decide(ctx context.Context, a *actor, req proposeRequest) propose
 	return v
 }
 
-func (n *Node) carryOut(ctx context.Context, a *actor, req proposeRequest) error {
+func (n *Node) carryOut(ctx context.Context, a *actor, req proposeRequest, v *proposeVerdict) (err error) {
+	if len(req.Log) > 0 {
+		if err := a.deliverControl(ctx, req.Log); err != nil {
+			return err
+		}
+	}
+	if len(req.Offer) > 0 {
+		if v.Accept, err = n.accept(a, req.Offer); err != nil {
+			v.Accept = []byte{}
+		}
+		return err
+	}
 	if len(req.Leave) > 0 {
 		return n.putOut(ctx, a, req.Leave)
 	}
