@@ -15,6 +15,7 @@ import (
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/identity"
+	"github.com/kithnet/kith/space/oracle"
 )
 
 var full = flag.Bool("full", false, "run 20 times as many histories")
@@ -49,28 +50,26 @@ func (w *world) judge(everything bool, count map[string]int) error {
 	for _, p := range w.people {
 		cs = append(cs, p.state.C)
 	}
-	var common []*item
+	var common []*oracle.Item
 	for _, p := range w.people {
-		common = append(common, p.items()...)
+		common = append(common, p.items(w.whose)...)
 	}
 	common = append(common, w.sent...)
 	var faults []error
-	ask := func(k knower, arm func(*attacker)) {
-		a := newAttacker(cs, w.kems, everything)
-		for _, it := range common {
-			a.see(it)
-		}
+	ask := func(k knower, arm func(*oracle.Attacker)) {
+		a := oracle.New(cs, w.kems)
+		a.Everything, a.Whose = everything, w.whose
+		a.See(common...)
 		arm(a)
-		for s := range a.known {
-			if name := w.secrets[s.key]; name != "" {
-				a.open[name] = true
-			}
+		found := map[string]bool{}
+		for _, s := range a.Secrets() {
+			found[w.secrets[s]] = true
 		}
 		shelf := w.books.of(k)
 		for _, f := range w.facts {
 			count["question"]++
-			if want := w.books.knows(k, shelf, f); want != a.open[f.name] {
-				faults = append(faults, fmt.Errorf("%s: %s: knows %v, should be %v", k.name, f.name, a.open[f.name], want))
+			if want := w.books.knows(k, shelf, f); want != (found[f.name] || a.Open(f.name)) {
+				faults = append(faults, fmt.Errorf("%s: %s: knows %v, should be %v", k.name, f.name, !want, want))
 			}
 		}
 	}
@@ -78,16 +77,16 @@ func (w *world) judge(everything bool, count map[string]int) error {
 		for _, as := range w.standing(p) {
 			count[as]++
 		}
-		ask(knower{name: p.name, who: p.name}, func(a *attacker) {
-			a.hold(p.seed[:], asSeed)
+		ask(knower{name: p.name, who: p.name}, func(a *oracle.Attacker) {
+			a.Hold(p.seed[:], oracle.AsSeed)
 			for _, d := range p.devices {
 				d.hold(a)
 			}
 			for _, k := range p.puks {
-				a.hold(k.Marshal()[5:], asPUK)
+				a.Hold(k.Marshal()[5:], oracle.AsPUK)
 			}
 			for _, k := range slices.Concat(p.drew, w.links) {
-				a.hold(k, asOther)
+				a.Hold(k, oracle.AsOther)
 			}
 		})
 		for _, d := range p.devices {
@@ -95,10 +94,10 @@ func (w *world) judge(everything bool, count map[string]int) error {
 				continue
 			}
 			count["revoked device"]++
-			ask(knower{name: "revoked device " + d.name, who: p.name, below: d.revoked}, func(a *attacker) {
+			ask(knower{name: "revoked device " + d.name, who: p.name, below: d.revoked}, func(a *oracle.Attacker) {
 				d.hold(a)
 				for _, k := range p.puks[:d.revoked-1] {
-					a.hold(k.Marshal()[5:], asPUK)
+					a.Hold(k.Marshal()[5:], oracle.AsPUK)
 				}
 			})
 		}

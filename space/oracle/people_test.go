@@ -7,8 +7,8 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/identity"
+	"github.com/kithnet/kith/space/oracle"
 )
 
 // person is somebody with devices, of whom the last per-user key of each
@@ -118,88 +118,26 @@ func (p *person) revokeDevice(rand *rand.ChaCha8, d *device, careless bool) {
 	p.log, p.state, p.puks = append(p.log, must(raw, err)), st, append(p.puks, puk)
 }
 
-// The identity log as an attacker reads it: see package identity.
-type (
-	logEntry struct {
-		_      struct{} `cbor:",toarray"`
-		Ver    uint64
-		C      [32]byte
-		Seq    uint64
-		Prev   [32]byte
-		Kind   uint8
-		Body   []byte
-		TimeMs int64
-		Signer [32]byte
-		Sig    [64]byte
-	}
-	pukBody struct {
-		_     struct{} `cbor:",toarray"`
-		Gen   uint32
-		KEM   []byte
-		DH    []byte
-		Root  []byte
-		Wraps []pukWrap
-		Prev  []byte
-	}
-	pukWrap struct {
-		_      struct{} `cbor:",toarray"`
-		Device [32]byte
-		Sealed []byte
-	}
-	revokeBody struct {
-		_      struct{} `cbor:",toarray"`
-		Device [32]byte
-		PUK    pukBody
-	}
-)
-
-// items are the ciphertexts in p's identity log.
-func (p *person) items() []*item {
-	var out []*item
-	kems := map[[32]byte][]byte{}
+// items are the ciphertexts in p's identity log. It notes whom they are for.
+func (p *person) items(whose map[string][]byte) []*oracle.Item {
+	kems := map[[32]byte][]byte{p.state.C: p.state.KEMPub}
 	for _, d := range p.devices {
 		kems[d.ID()] = d.KEMPublic()
 	}
-	for _, raw := range p.log {
-		var e logEntry
-		if err := space.Unmarshal(raw, &e); err != nil {
-			panic(err)
-		}
-		var b pukBody
-		switch identity.Kind(e.Kind) {
-		case identity.KindPUK:
-			if err := space.Unmarshal(e.Body, &b); err != nil {
-				panic(err)
-			}
-		case identity.KindRevokeDevice:
-			var r revokeBody
-			if err := space.Unmarshal(e.Body, &r); err != nil {
-				panic(err)
-			}
-			b = r.PUK
-		default:
-			continue
-		}
-		gen := binary.BigEndian.AppendUint32(nil, b.Gen)
-		info := func(kind byte, id [32]byte) []byte {
-			return space.LabelPUKWrap.Message(e.C[:], gen, []byte{kind}, id[:])
-		}
-		out = append(out, wrapped("", asSeed, p.state.KEMPub, info(0, e.C), b.Root, gives(asPUK)))
-		for _, w := range b.Wraps {
-			out = append(out, wrapped("", asKEM, kems[w.Device], info(1, w.Device), w.Sealed, gives(asPUK)))
-		}
-		if len(b.Prev) > 0 {
-			out = append(out, boxed("", asPUK, derived(space.LabelPUKPrev), append(e.C[:], gen...), b.Prev, gives(asPUK)))
+	items := oracle.IdentityLog(p.log)
+	for _, it := range items {
+		if it.HPKE {
+			whose[string(it.Info)] = kems[[32]byte(it.Info[len(it.Info)-32:])]
 		}
 	}
-	return out
+	return items
 }
 
 // hold gives a what d holds: its own keys, nothing else. What it was sent it
 // finds itself.
-func (d *device) hold(a *attacker) {
+func (d *device) hold(a *oracle.Attacker) {
 	b := d.Marshal()
-	a.hold(b[1:33], asOther)
-	a.hold(b[33:65], asKEM)
-	a.hold(b[65:97], asOther)
+	a.Hold(b[1:33], oracle.AsOther)
+	a.Hold(b[33:65], oracle.AsKEM)
+	a.Hold(b[65:97], oracle.AsOther)
 }

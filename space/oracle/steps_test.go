@@ -149,6 +149,7 @@ func (w *world) keeps(r *room, p *person, extra int) {
 		n := r.state.Epoch
 		x := seal.WrapContext{SpaceID: r.state.SpaceID, Epoch: n, C: p.state.C}
 		body.Issuer = must(seal.WrapIssuer(p.state.PUK, x, r.epochs[n-1].iss))
+		r.addressedIssuer(control.Wrap{C: p.state.C, PUKGen: p.gen(), Sealed: body.Issuer}, n, p.state.PUK.KEM)
 		r.commit(r.owner, control.KindKeeperSet, body)
 		note(b.pages[n-1].issuer, p.name, p.gen())
 		return

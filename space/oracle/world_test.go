@@ -1,7 +1,6 @@
 package oracle_test
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/space/identity"
+	"github.com/kithnet/kith/space/oracle"
 	"github.com/kithnet/kith/space/seal"
 )
 
@@ -26,11 +26,12 @@ type world struct {
 	books  library
 	clock  int64
 
-	sent    []*item
+	sent    []*oracle.Item
+	whose   map[string][]byte // see oracle.Attacker
 	facts   []fact
 	secrets map[[32]byte]string // what a secret is called
 	links   [][]byte            // secrets of invites: everybody has seen them all
-	kems    kems
+	kems    oracle.KEMs
 
 	broken flaw
 }
@@ -45,6 +46,8 @@ type room struct {
 	count  int // of what is named by number
 	invite *control.Invite
 	uses   uint32
+
+	objects map[[32]byte][]byte
 }
 
 type epoch struct {
@@ -73,7 +76,7 @@ const (
 // newWorld is a crowd without a space.
 func newWorld(seed uint64, broken flaw) *world {
 	w := &world{
-		rand: chance(seed), books: library{}, clock: 1_700_000_000_000, secrets: map[[32]byte]string{}, kems: kems{}, broken: broken,
+		rand: chance(seed), books: library{}, clock: 1_700_000_000_000, secrets: map[[32]byte]string{}, kems: oracle.KEMs{}, whose: map[string][]byte{}, broken: broken,
 	}
 	for _, p := range crowd() {
 		w.people = append(w.people, p.clone())
@@ -128,7 +131,7 @@ func (w *world) pukFact(p *person) {
 
 // found makes a space of owner's.
 func (w *world) found(name string, owner *person, history bool) *room {
-	r := &room{w: w, name: name, owner: owner}
+	r := &room{w: w, name: name, owner: owner, objects: map[[32]byte][]byte{}}
 	w.rooms = append(w.rooms, r)
 	w.books[name] = newBook(owner.name, history)
 	policy := space.DefaultPolicy()
@@ -171,23 +174,13 @@ func (r *room) commit(p *person, k control.Kind, body any) {
 func (r *room) apply(e *control.Entry) {
 	before := r.state
 	r.state = must(control.Apply(r.state, e))
-	inside := r.reveal(e.Body())
-	if e.InClear() {
-		r.w.sent = append(r.w.sent, inside...)
-		return
+	name := ""
+	if !e.InClear() {
+		name = r.w.fact(fact{
+			name: fmt.Sprintf("entry %d of the log of %s, %v", e.Seq, r.name, e.Kind), kind: factLog, room: r.name, epoch: before.Epoch,
+		})
 	}
-	raw := e.Raw()
-	name := r.w.fact(fact{
-		name: fmt.Sprintf("entry %d of the log of %s, %v", e.Seq, r.name, e.Kind), kind: factLog, room: r.name, epoch: before.Epoch,
-	})
-	r.w.sent = append(r.w.sent, &item{
-		name: name, role: asControl, key: itself, nonce: raw[172:196], aad: raw[:196], ct: raw[196 : len(raw)-128],
-		opened: func(a *attacker, _ []byte) {
-			for _, it := range inside {
-				a.see(it)
-			}
-		},
-	})
+	r.w.sent = append(r.w.sent, oracle.Entry(name, e.Raw(), r.state.SpaceID, r.objects)...)
 }
 
 // turned tells the model of a new epoch.
@@ -226,6 +219,9 @@ func (r *room) draw(next *control.State, n uint64, gone []identity.Commitment) *
 	}
 	rot := &control.Rotation{Epoch: control.Epoch{N: n, KID: e.gk.KID(), RosterRoot: next.RosterRoot()}}
 	rot.Epoch.Inner = r.inner(n, e)
+	r.w.sent = append(r.w.sent, oracle.Inner(r.w.fact(fact{
+		name: fmt.Sprintf("inner body of epoch %d of %s", n, r.name), kind: factLog, room: r.name, epoch: n,
+	}), rot.Epoch.Inner, r.state.SpaceID, n))
 	var wraps []control.Wrap
 	for reader := range next.Readers() {
 		if reader.Delegation {
@@ -255,12 +251,12 @@ func (r *room) leak(next *control.State, n uint64, e *epoch, gone []identity.Com
 	case tellsRemoved:
 		for _, c := range gone {
 			wrap := r.wrap(r.w.person(c), 0, space.LevelRead, n, e)
-			r.w.sent = append(r.w.sent, r.unwrapping(wrap, n))
+			r.w.sent = append(r.w.sent, oracle.Wrap(wrap, r.state.SpaceID, n)...)
 		}
 	case issuerToAll:
 		for m := range next.Members() {
 			wrap := r.wrapIssuer(r.w.person(m.C), m.Slot, n, e.iss)
-			r.w.sent = append(r.w.sent, r.issuing(wrap, n))
+			r.w.sent = append(r.w.sent, oracle.IssuerWrap(wrap, r.state.SpaceID, n))
 		}
 	}
 }
@@ -275,8 +271,8 @@ func (r *room) inner(n uint64, e *epoch) []byte {
 			x.PrevLink = must(seal.LinkGroup(w.rand, e.gk, before, r.state.SpaceID, n))
 		}
 		if w.broken == controlForPrev {
-			w.sent = append(w.sent, boxed("", asControl, derived(space.LabelPrev), nil,
-				bare(w.rand, space.KDF(e.gk.Control().Bytes(), space.LabelPrev, nil, 32), before.Marshal()), gives(asGroup)))
+			w.sent = append(w.sent, oracle.Boxed("", oracle.AsControl, oracle.Derived(space.LabelPrev), nil,
+				bare(w.rand, space.KDF(e.gk.Control().Bytes(), space.LabelPrev, nil, 32), before.Marshal()), oracle.Gives(oracle.AsGroup)))
 		}
 	}
 	return must(seal.SealInner(w.rand, e.gk.Control(), r.state.SpaceID, n, must(x.Encode())))
@@ -293,12 +289,14 @@ func (r *room) wrap(p *person, slot uint32, l space.Level, n uint64, e *epoch) c
 		puk = p.puks[len(p.puks)-2]
 	}
 	x := seal.WrapContext{SpaceID: r.state.SpaceID, Epoch: n, C: p.state.C}
-	return control.Wrap{Slot: slot, C: p.state.C, PUKGen: puk.Gen(), Sealed: must(seal.Wrap(puk.Public(), x, keys))}
+	wrap := control.Wrap{Slot: slot, C: p.state.C, PUKGen: puk.Gen(), Sealed: must(seal.Wrap(puk.Public(), x, keys))}
+	return r.addressed(wrap, n, oracle.AsPUK, puk.Public().KEM)
 }
 
 func (r *room) wrapIssuer(p *person, slot uint32, n uint64, iss seal.Issuer) control.Wrap {
 	x := seal.WrapContext{SpaceID: r.state.SpaceID, Epoch: n, C: p.state.C}
-	return control.Wrap{Slot: slot, C: p.state.C, PUKGen: p.gen(), Sealed: must(seal.WrapIssuer(p.state.PUK, x, iss))}
+	wrap := control.Wrap{Slot: slot, C: p.state.C, PUKGen: p.gen(), Sealed: must(seal.WrapIssuer(p.state.PUK, x, iss))}
+	return r.addressedIssuer(wrap, n, p.state.PUK.KEM)
 }
 
 func (r *room) wrapSpace(next *control.State, to control.Reader, n uint64, e *epoch) control.Wrap {
@@ -307,106 +305,43 @@ func (r *room) wrapSpace(next *control.State, to control.Reader, n uint64, e *ep
 		panic("a delegation that is none")
 	}
 	x := seal.DelegateContext{Parent: r.state.SpaceID, Epoch: n, Child: to.C, ChildEpoch: d.Descriptor.Epoch}
-	return control.Wrap{Slot: to.Slot, C: to.C, PUKGen: uint32(d.Descriptor.Epoch), Sealed: must(seal.WrapDelegate(d.Descriptor.Delegate, x, e.gk))}
+	wrap := control.Wrap{Slot: to.Slot, C: to.C, PUKGen: uint32(d.Descriptor.Epoch), Sealed: must(seal.WrapDelegate(d.Descriptor.Delegate, x, e.gk))}
+	return r.addressed(wrap, n, oracle.AsGroup, d.Descriptor.Delegate)
 }
 
 // paged puts wraps on a page of their own.
 func (r *room) paged(rot *control.Rotation, wraps []control.Wrap) {
 	n := rot.Epoch.N
 	box := must(seal.SealObject(r.w.rand, r.epochs[n-2].gk.Control(), r.state.SpaceID, n-1, must(control.EncodePage(wraps))))
-	rot.Epoch.Pages = [][32]byte{seal.ObjectName(box)}
+	hash := seal.ObjectName(box)
+	r.objects[hash] = box
+	rot.Epoch.Pages = [][32]byte{hash}
 	name := r.w.fact(fact{name: fmt.Sprintf("wrap page of epoch %d of %s", n, r.name), kind: factLog, room: r.name, epoch: n - 1})
-	r.w.sent = append(r.w.sent, boxed(name, asControl, derived(space.LabelObject), r.place(n-1), box, func(a *attacker, plain []byte) {
-		for _, wrap := range must(control.DecodePage(plain)) {
-			a.see(r.unwrapping(wrap, n))
-		}
-	}))
+	r.w.sent = append(r.w.sent, oracle.Page(name, box, r.state.SpaceID, n-1, n))
 }
 
-func (r *room) place(epoch uint64) []byte {
-	return binary.BigEndian.AppendUint64(slices.Clone(r.state.SpaceID[:]), epoch)
-}
-
-// reveal is what can be tried once a control entry's body is read.
-func (r *room) reveal(body any) []*item {
-	var out []*item
-	var rot *control.Rotation
-	switch b := body.(type) {
-	case control.Epoch:
-		rot = &control.Rotation{Epoch: b}
-	case control.Rotation:
-		rot = &b
-	case control.MemberRemove:
-		rot = b.Rotation
-	case control.MemberLevel:
-		rot = b.Rotation
-	case control.PolicyChange:
-		rot = b.Rotation
-	case control.InviteRevoke:
-		rot = b.Rotation
-	case control.Delegation:
-		rot = b.Rotation
-	case control.KeeperSet:
-		rot = b.Rotation
-		if len(b.Issuer) > 0 {
-			p := r.w.person(b.C)
-			out = append(out, r.issuing(control.Wrap{C: b.C, PUKGen: p.gen(), Sealed: b.Issuer}, r.state.Epoch))
+// addressed notes whom a wrap is for, so that only that key is tried.
+func (r *room) addressed(w control.Wrap, n uint64, role oracle.Role, pub []byte) control.Wrap {
+	for _, it := range oracle.Wrap(w, r.state.SpaceID, n) {
+		if r.w.whose[string(it.Info)] = nil; it.Role == role {
+			r.w.whose[string(it.Info)] = pub
 		}
 	}
-	if rot == nil {
-		return out
-	}
-	n := rot.Epoch.N
-	for _, wrap := range rot.Epoch.Wraps {
-		out = append(out, r.unwrapping(wrap, n))
-	}
-	for _, wrap := range rot.Issuers {
-		out = append(out, r.issuing(wrap, n))
-	}
-	name := r.w.fact(fact{name: fmt.Sprintf("inner body of epoch %d of %s", n, r.name), kind: factLog, room: r.name, epoch: n})
-	return append(out, boxed(name, asControl, derived(space.LabelCtlInner), r.place(n), rot.Epoch.Inner, func(a *attacker, plain []byte) {
-		x := must(control.DecodeEpochInner(plain))
-		if len(x.CtlLink) > 0 {
-			a.see(boxed("", asControl, derived(space.LabelCtlLink), r.place(n), x.CtlLink, gives(asControl)))
-		}
-		if len(x.PrevLink) > 0 {
-			a.see(boxed("", asGroup, derived(space.LabelPrev), r.place(n), x.PrevLink, gives(asGroup)))
-		}
-	}))
+	return w
 }
 
-// keys is the reading of seal.Keys.
-func keys(a *attacker, plain []byte) {
-	if len(plain) == 32 {
-		a.learn(plain, asGroup)
-		return
-	}
-	a.learn(plain[:32], asAuthor)
-	a.learn(plain[32:64], asControl)
-	a.learn(plain[64:96], asOther)
-}
-
-func (r *room) unwrapping(wrap control.Wrap, n uint64) *item {
-	var num [8]byte
-	binary.BigEndian.PutUint64(num[:], n)
-	for _, child := range r.w.rooms {
-		if child.state != nil && child.state.SpaceID == wrap.C && wrap.PUKGen <= uint32(len(child.epochs)) {
-			at := binary.BigEndian.AppendUint64(nil, uint64(wrap.PUKGen))
-			info := space.LabelWrapChild.Message(r.state.SpaceID[:], num[:], wrap.C[:], at)
-			return wrapped("", asGroup, child.epochs[wrap.PUKGen-1].gk.DelegatePublic(), info, wrap.Sealed, gives(asGroup))
+func (r *room) addressedIssuer(w control.Wrap, n uint64, pub []byte) control.Wrap {
+	for gen := uint32(1); gen <= oracle.MaxGeneration; gen++ {
+		guess := w
+		guess.PUKGen = gen
+		info := string(oracle.IssuerWrap(guess, r.state.SpaceID, n).Info)
+		if gen == w.PUKGen {
+			r.w.whose[info] = pub
+		} else if _, known := r.w.whose[info]; !known {
+			r.w.whose[info] = nil
 		}
 	}
-	p := r.w.person(wrap.C)
-	info := space.LabelWrap.Message(r.state.SpaceID[:], num[:], wrap.C[:], binary.BigEndian.AppendUint32(nil, wrap.PUKGen))
-	return wrapped("", asPUK, p.puks[wrap.PUKGen-1].Public().KEM, info, wrap.Sealed, keys)
-}
-
-func (r *room) issuing(wrap control.Wrap, n uint64) *item {
-	var num [8]byte
-	binary.BigEndian.PutUint64(num[:], n)
-	p := r.w.person(wrap.C)
-	info := space.LabelWrapIssuer.Message(r.state.SpaceID[:], num[:], wrap.C[:], binary.BigEndian.AppendUint32(nil, wrap.PUKGen))
-	return wrapped("", asPUK, p.puks[wrap.PUKGen-1].Public().KEM, info, wrap.Sealed, gives(asOther))
+	return w
 }
 
 // write seals one entry of p's, in an epoch that need not be the last.
@@ -433,26 +368,19 @@ func (r *room) write(p *person, n uint64, level space.Level) {
 	if level == space.LevelReadSelf {
 		f.kind = factOwn
 	}
-	w.sent = append(w.sent, enveloped(w.fact(f), asHello, itself, hello[0]))
+	w.sent = append(w.sent, oracle.Enveloped(w.fact(f), hello[0]))
 	for _, env := range must(c.Seal(w.rand, envelope.Entry, fmt.Appendf(nil, "what %s says in epoch %d of %s", p.name, n, r.name))) {
 		name := w.fact(fact{
 			name: fmt.Sprintf("envelope %d.%d in epoch %d of %s, of %s", r.count, env.Seq(), n, r.name, p.name),
 			kind: factEntry, room: r.name, epoch: n, who: p.name,
 		})
-		chain := env.Chain()
-		at := binary.BigEndian.AppendUint64(nil, env.Seq())
-		w.sent = append(w.sent, enveloped(name, asAuthor, derived(space.LabelEntry, chain[:], at), env))
+		w.sent = append(w.sent, oracle.Enveloped(name, env))
 		if w.broken == sharedHello {
 			ck := e.gk.Control().Bytes()
-			w.sent = append(w.sent, boxed(name, asControl, itself, nil, bare(w.rand, ck, []byte("the same again")), nil))
+			w.sent = append(w.sent, oracle.Boxed(name, oracle.AsControl, oracle.Itself, nil, bare(w.rand, ck, []byte("the same again")), nil))
 		}
 	}
 	c.Close()
-}
-
-func enveloped(name string, r role, key func([]byte) []byte, env envelope.Envelope) *item {
-	nonce := env.Nonce()
-	return &item{name: name, role: r, key: key, nonce: nonce[:], aad: env.AAD(), ct: env.Ciphertext()}
 }
 
 // welcome hands p what is its due, as a keeper does.
@@ -482,66 +410,9 @@ func (r *room) welcome(p, keeper *person, level space.Level) {
 	var num [8]byte
 	binary.BigEndian.PutUint64(num[:], n)
 	info := space.LabelWelcome.Message(r.state.SpaceID[:], num[:], x.Keeper[:], x.C[:], x.Nonce[:], binary.BigEndian.AppendUint32(nil, x.PUKGen))
-	w.sent = append(w.sent, wrapped(name, asPUK, p.state.PUK.KEM, info, sealed[:len(sealed)-64], readWelcome))
+	w.whose[string(info)] = p.state.PUK.KEM
+	w.sent = append(w.sent, oracle.Wrapped(name, oracle.AsPUK, info, sealed[:len(sealed)-64], oracle.Welcome))
 	b.welcome(p.name, level, p.gen())
-}
-
-// The welcome as an attacker reads it: see package seal.
-type (
-	welcome1 struct {
-		_       struct{} `cbor:",toarray"`
-		Ver     uint64
-		Keys    []byte
-		CtlLog  [][]byte
-		Head    space.Head
-		Issuer  []byte
-		Addrs   []string
-		Relays  []string
-		Grant   []byte
-		Voucher []byte
-		IL      [][]byte
-	}
-	welcome2 struct {
-		_       struct{} `cbor:",toarray"`
-		Ver     uint64
-		Keys    []byte
-		CtlLog  [][]byte
-		Head    space.Head
-		Issuer  []byte
-		Addrs   []string
-		Relays  []string
-		Grant   []byte
-		Voucher []byte
-		IL      [][]byte
-		Prior   []prior
-	}
-	prior struct {
-		_       struct{} `cbor:",toarray"`
-		Epoch   uint64
-		Keys    []byte
-		Control []byte
-	}
-)
-
-func readWelcome(a *attacker, plain []byte) {
-	var one welcome1
-	if err := space.Unmarshal(plain, &one); err == nil {
-		keys(a, one.Keys)
-		return
-	}
-	var two welcome2
-	if err := space.Unmarshal(plain, &two); err != nil {
-		panic(err)
-	}
-	keys(a, two.Keys)
-	for _, p := range two.Prior {
-		if len(p.Keys) > 0 {
-			keys(a, p.Keys)
-		}
-		if len(p.Control) > 0 {
-			a.learn(p.Control, asControl)
-		}
-	}
 }
 
 // bare is nonce ‖ ciphertext under a key, with no associated data.
@@ -550,9 +421,4 @@ func bare(rand *rand.ChaCha8, key, plain []byte) []byte {
 	rand.Read(nonce)
 	aead := must(chacha20poly1305.NewX(key))
 	return aead.Seal(nonce, nonce, plain, nil)
-}
-
-func sorted(devs [][32]byte) [][32]byte {
-	slices.SortFunc(devs, func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
-	return devs
 }
