@@ -48,6 +48,7 @@ type actor struct {
 	ahead   map[envelope.ChainID]uint64          // how long chains are known to be, where we hold less
 	chains  map[envelope.ChainID]*chain          // what a chain holds beside its position is run's alone
 	broken  error                                // the last failed commit; nil when well
+	sent    sending                              // the child space that sends this person, if one does
 	doubt   bool                                 // the store was repaired and no peer has said since that nothing is missing
 
 	// Owned by run's goroutine.
@@ -69,6 +70,7 @@ type outlet interface {
 	gossiper
 	directory
 	keeper
+	family
 	// mend takes up writing again after the disk failed, or tells why not.
 	mend() error
 }
@@ -79,6 +81,8 @@ type keeper interface {
 	keepEpochs(a *actor, closed []closedRecord, epochs ...*epoch) error
 	// opened makes a new epoch's topic heard.
 	opened(*actor, *epoch)
+	// departed hears nothing more of a space this member is out of.
+	departed(*actor)
 	// need asks for what the space lacks: keys of its epoch, a certificate.
 	need(*actor)
 }

@@ -108,10 +108,10 @@ func (n *Node) Spaces(context.Context) ([]xrpc.SpaceInfo, error) {
 func (a *actor) info() xrpc.SpaceInfo {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	me, _ := a.ctl.Member(a.self.c)
+	level, _ := a.standing(a.ctl)
 	info := xrpc.SpaceInfo{
 		ID: a.id, SpaceID: a.sid, Authority: a.ctl.Authority.DID, Creator: a.ctl.Creator, Policy: a.ctl.Policy,
-		Level: me.Level, Epoch: a.ctl.Epoch, Name: a.name, CreatedMs: a.ctl.CreatedMs,
+		Level: level, Epoch: a.ctl.Epoch, Name: a.name, CreatedMs: a.ctl.CreatedMs,
 	}
 	for _, r := range a.repos {
 		info.Rev = max(info.Rev, r.Rev())
@@ -163,6 +163,7 @@ func (n *Node) warnings() []string {
 		}
 	}
 	w = append(w, n.deviceWarnings()...)
+	w = append(w, n.delegationWarnings()...)
 	if err := n.store.Err(); err != nil {
 		w = append(w, "the store does not take writes: "+err.Error())
 	}

@@ -31,7 +31,7 @@ func (a *actor) openChain(c *change) error {
 		Device: a.self.device.ID(), PUKGen: a.self.ownPUK().Gen(), PrevChain: a.lastChain(), Ctl: a.ctl.Head,
 		Addrs: own[:min(len(own), seal.MaxAddrs)], Tags: a.tags(w.Chain()), IdentityLog: a.self.ownLog(),
 	}
-	if m, ok := a.ctl.Member(a.self.c); ok && h.PrevChain != nil {
+	if m, ok := a.ctl.Member(a.self.c); ok && a.now.cred.Via == ([32]byte{}) && h.PrevChain != nil {
 		// The first chain of an epoch carries the whole log, later ones what
 		// the roster does not vouch for yet.
 		if since, ok := identity.Since(a.self.ownLog(), m.ILHead); ok {
@@ -191,6 +191,7 @@ func (c *change) follow(s, next *control.State, e *control.Entry) {
 	}
 	c.recount(next, e.Body(), rot)
 	c.takeIssuer(e.Body())
+	c.a.out.kinMoved(c.a.sid)
 }
 
 func isStale(err error) bool {

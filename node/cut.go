@@ -31,11 +31,11 @@ const (
 
 // weigh says whether an entry of ch counts as the control log stands.
 func (a *actor) weigh(st *control.State, ch *chain, at *position, env envelope.Envelope) countVerdict {
-	b := st.Bound(at.c, ch.epoch.n, ch.id)
+	b := boundOf(st, at, ch.epoch.n, ch.id)
 	switch {
 	case b.Bounded && (b.None || env.Seq() > b.Seq || env.Seq() == b.Seq && env.ID() != b.ID):
 		return countsNot
-	case !st.MayWrite(at.c, ch.epoch.n):
+	case !authorWrites(st, at, ch.epoch.n):
 		return mayCount
 	}
 	return countsNow
@@ -59,7 +59,7 @@ func (c *change) recount(next *control.State, body any, rot *control.Rotation) {
 		if at.rev == 0 || at.author == "" || slices.Contains(c.recut, at.author) {
 			continue
 		}
-		b := next.Bound(at.c, ch.epoch.n, ch.id)
+		b := boundOf(next, &at, ch.epoch.n, ch.id)
 		if b.Bounded && (b.None || at.next > b.Seq+1) {
 			c.recut = append(c.recut, at.author)
 		}
@@ -160,7 +160,7 @@ func (a *actor) beyondCuts() ([]space.Batch, error) {
 		if ch.c != a.self.c || ch.device != a.self.device.ID() {
 			continue
 		}
-		b := a.ctl.Bound(ch.c, ch.epoch.n, ch.id)
+		b := boundOf(a.ctl, &ch.position, ch.epoch.n, ch.id)
 		head, ok := ch.epoch.topic.Chain(ch.id)
 		if !b.Bounded || !ok || !b.None && head.Head.Seq <= b.Seq {
 			continue
@@ -227,7 +227,7 @@ func (a *actor) refusedByCut() (n uint64) {
 		if !ok {
 			continue
 		}
-		switch b := a.ctl.Bound(ch.c, ch.epoch.n, ch.id); {
+		switch b := boundOf(a.ctl, &ch.position, ch.epoch.n, ch.id); {
 		case b.None:
 			n += head.Length - 1 // the hello says nothing
 		case b.Bounded && head.Head.Seq > b.Seq:

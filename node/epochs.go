@@ -43,7 +43,7 @@ func rotationOf(body any) *control.Rotation {
 // brings them: see lacks.
 func (c *change) adopt(next *control.State, rot *control.Rotation) {
 	a := c.a
-	if _, in := next.Member(a.self.c); !in {
+	if _, in := a.standing(next); !in {
 		return
 	}
 	e, err := a.unwrap(next, rot)
@@ -56,7 +56,10 @@ func (c *change) adopt(next *control.State, rot *control.Rotation) {
 
 // unwrap opens this member's wrap of an epoch and checks it against the log.
 func (a *actor) unwrap(st *control.State, rot *control.Rotation) (*epoch, error) {
-	w, err := a.ownWrap(st, rot)
+	if a.sentBy(st) != ([32]byte{}) {
+		return a.unwrapSent(st, rot)
+	}
+	w, err := a.wrapOf(st, rot, a.self.c)
 	if err != nil {
 		return nil, err
 	}
@@ -178,11 +181,11 @@ func (a *actor) certifySelf(st *control.State, e *epoch) error {
 // errNoPage: the wrap page that holds our key is not here.
 var errNoPage = fmt.Errorf("wrap page: %w", space.ErrNoKey)
 
-// ownWrap finds the wrap for this member, inline or on its page.
-func (a *actor) ownWrap(st *control.State, rot *control.Rotation) (control.Wrap, error) {
+// wrapOf finds the wrap for a reader, inline or on its page.
+func (a *actor) wrapOf(st *control.State, rot *control.Rotation, c identity.Commitment) (control.Wrap, error) {
 	wraps := rot.Epoch.Wraps
 	if len(wraps) == 0 {
-		hash, ok := ownPage(st, rot, a.self.c)
+		hash, ok := ownPage(st, rot, c)
 		if !ok {
 			return control.Wrap{}, space.ErrNotMember
 		}
@@ -202,7 +205,7 @@ func (a *actor) ownWrap(st *control.State, rot *control.Rotation) (control.Wrap,
 		}
 	}
 	for _, w := range wraps {
-		if w.C == a.self.c {
+		if w.C == c {
 			return w, nil
 		}
 	}
@@ -271,6 +274,9 @@ func (a *actor) turn(adopted []*epoch) {
 	if len(adopted) > 0 {
 		a.endChain()
 	}
+	if !a.takesPart() {
+		a.out.departed(a)
+	}
 	if a.lacks() {
 		a.out.need(a)
 	}
@@ -295,7 +301,7 @@ func (a *actor) lacks() bool {
 // lacksKeys: a member without the keys of the epoch in force, or with those of
 // a lower level than it has now. mu is held.
 func (a *actor) lacksKeys() bool {
-	m, in := a.ctl.Member(a.self.c)
+	level, in := a.standing(a.ctl)
 	if !in || a.ctl.Deleted {
 		return false
 	}
@@ -303,7 +309,7 @@ func (a *actor) lacksKeys() bool {
 		return true
 	}
 	_, err := a.now.keys.Group()
-	return m.Level >= space.LevelRead && err != nil
+	return level >= space.LevelRead && err != nil
 }
 
 // lacksCredential: a member that may write without a certificate that lasts.
@@ -317,8 +323,9 @@ func (a *actor) lacksCredential() bool {
 
 // writes reports whether this member may write as the log stands.
 func (a *actor) writes() bool {
-	m, in := a.ctl.Member(a.self.c)
-	return in && (m.Level >= space.LevelWrite || m.Level == space.LevelReadSelf && a.ctl.Policy.SelfWrites())
+	level, _ := a.standing(a.ctl)
+	m, _ := a.ctl.Member(a.self.c) // who is sent at read_self does not write
+	return level >= space.LevelWrite || m.Level == space.LevelReadSelf && a.ctl.Policy.SelfWrites()
 }
 
 // controlKey is the key of the control log while epoch n lasts; zero if it is

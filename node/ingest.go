@@ -150,6 +150,7 @@ type position struct {
 	reader      string // seal.Reader at next; "" before the hello
 	author      space.DID
 	c           identity.Commitment
+	via         [32]byte // the child space that sent the author; zero for a member
 	device      identity.DeviceID
 	rev         space.TID // of the last entry
 	attribution attribution
@@ -192,7 +193,7 @@ func (a *actor) positionRow(ch *chain, p position) (store.AppliedRow, error) {
 	}
 	if p.author == a.self.did && p.c == a.self.c && p.device == a.self.device.ID() {
 		r.Author, r.C, r.Device = "", []byte{}, []byte{}
-		if p.reader == a.ownReader(p.next) {
+		if p.reader == a.ownReader(p.next, [32]byte{}) {
 			r.Reader = []byte{}
 		}
 	}
@@ -200,9 +201,10 @@ func (a *actor) positionRow(ch *chain, p position) (store.AppliedRow, error) {
 	return store.AppliedRow{Topic: ch.epoch.id, Chain: ch.id, Seq: p.next, State: b}, err
 }
 
-// ownReader has read a chain of this device up to next.
-func (a *actor) ownReader(next uint64) string {
-	return string(seal.ReaderState(a.self.c, a.self.device.ID(), next))
+// ownReader has read a chain of this device up to next; via is the child space
+// that sent us when it began.
+func (a *actor) ownReader(next uint64, via [32]byte) string {
+	return string(seal.ReaderStateVia(a.self.c, a.self.device.ID(), via, next))
 }
 
 func (a *actor) readPosition(row store.AppliedRow) (position, error) {
@@ -213,12 +215,13 @@ func (a *actor) readPosition(row store.AppliedRow) (position, error) {
 	p := position{
 		next: row.Seq, reader: string(r.Reader), author: space.DID(r.Author),
 		rev: space.TID(r.Rev), attribution: attribution(r.Attribution), void: r.Void,
+		via: seal.StateVia(r.Reader),
 	}
 	switch {
 	case r.Author == "" && len(r.C)+len(r.Device) == 0:
 		p.author, p.c, p.device = a.self.did, a.self.c, a.self.device.ID()
 		if p.reader == "" && p.next > 0 && !p.void {
-			p.reader = a.ownReader(p.next)
+			p.reader = a.ownReader(p.next, [32]byte{})
 		}
 	case len(r.C) != 32 || len(r.Device) != 32:
 		return position{}, space.ErrMalformed
@@ -339,11 +342,17 @@ func (a *actor) keepPosition(ch *chain, at *position) bool {
 // control log may be behind.
 func (a *actor) hello(c *change, ch *chain, at *position) (wait bool) {
 	h, _ := ch.reader.Hello()
-	m, ok := c.control().Author(h.C)
-	if !ok {
+	m, known, void := authorOf(c.control(), ch.epoch.n, h)
+	switch {
+	case !known:
 		return true
+	case void:
+		a.log.Warn("chain of an author that a child space sends, and whose identity log does not say who it is", "chain", ch.id)
+		a.stats.Refused.Add(1)
+		at.void = true
+		return false
 	}
-	at.author, at.c, at.device = m.DID, m.C, h.Device
+	at.author, at.c, at.via, at.device = m.DID, m.C, h.Via, h.Device
 	a.located(h)
 	if m.C != a.self.c {
 		a.out.meet(a.sid, h.Addrs)

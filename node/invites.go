@@ -48,6 +48,12 @@ func (n *Node) Invite(ctx context.Context, id space.ID, o xrpc.InviteOptions) (x
 	}, nil
 }
 
+// signpost is a link that opens no door: it says where the space is, to who is
+// in its roster already or needs no invite.
+func (n *Node) signpost(a *actor) string {
+	return control.Link{SpaceID: a.sid, Head: a.control().Head.Hash, Addrs: n.doorAddrs(a)}.String()
+}
+
 // maxLinkAddrs keeps links short enough for a QR code.
 const maxLinkAddrs = 6
 

@@ -198,6 +198,8 @@ type belief struct {
 	base   *control.State // what of the log is held; nil: nothing
 	topics map[uint64]envelope.TopicID
 	writer seal.WriterKey
+	via    [32]byte    // the child space that sends us; zero: the roster names us
+	level  space.Level // what that child says of us
 }
 
 // believe replays the log a welcome carries and takes nothing from the keeper
@@ -249,8 +251,8 @@ func (b belief) believe(w seal.Welcome) (*joined, error) {
 
 // takeKeys checks each epoch's keys against the log.
 func (b belief) takeKeys(j *joined, w seal.Welcome) error {
-	me, ok := j.state.Member(b.self.c)
-	if !ok {
+	in, writes := b.member(j.state)
+	if !in {
 		return fmt.Errorf("welcome: %w", space.ErrNotMember)
 	}
 	kid, _ := j.state.KID(j.state.Epoch)
@@ -282,9 +284,9 @@ func (b belief) takeKeys(j *joined, w seal.Welcome) error {
 		return fmt.Errorf("welcome: an issuer that the log does not name: %w", space.ErrForged)
 	}
 	e := &epoch{n: j.state.Epoch, id: id, keys: keys}
-	if j.state.MayWrite(me.C, e.n) {
-		e.cred = &seal.Credential{Grant: w.Grant, Voucher: w.Voucher, Writer: b.writer}
-		if err := e.cred.Check(e.id, me.C); err != nil {
+	if writes {
+		e.cred = &seal.Credential{Grant: w.Grant, Voucher: w.Voucher, Writer: b.writer, Via: b.via}
+		if err := e.cred.Check(e.id, b.self.c); err != nil {
 			return fmt.Errorf("welcome: writer certificate: %w", err)
 		}
 	}

@@ -101,8 +101,12 @@ func final(err error) bool {
 
 // joinAt asks one keeper.
 func (n *Node) joinAt(ctx context.Context, keeper peer.AddrInfo, link *control.Link) (xrpc.Joined, error) {
-	lid := link.InviteID()
-	j, w, err := n.askWelcome(ctx, keeper, asking{space: link.SpaceID, invite: lid[:], link: link, head: &link.Head})
+	q := asking{space: link.SpaceID, invite: []byte{}, head: &link.Head}
+	if link.Secret != ([32]byte{}) {
+		lid := link.InviteID()
+		q.invite, q.link = lid[:], link
+	}
+	j, w, err := n.askWelcome(ctx, keeper, q)
 	if err != nil {
 		return xrpc.Joined{}, err
 	}

@@ -85,7 +85,9 @@ func (n *Node) AddMember(ctx context.Context, id space.ID, who space.DID, level 
 	if err != nil {
 		return xrpc.Member{}, err
 	}
-	return memberOf(st, who)
+	m, err := memberOf(st, who)
+	m.Link = n.signpost(a)
+	return m, err
 }
 
 // whoIs finds the identity that a DID is bound to, among those known here.

@@ -62,6 +62,8 @@ type Node struct {
 	approvals approvals
 	audits    chan struct{} // wakes the wrap auditor
 
+	kin kin // the spaces that are members of each other
+
 	naming sync.Mutex // held while a space gets its address and name
 }
 
@@ -138,6 +140,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if err := n.openSpaces(); err != nil {
 		return nil, err
 	}
+	n.onIdentity(func(identity.Commitment, identity.State, identity.State) { n.auditNow() })
 	n.serve()
 	return n, nil
 }
@@ -148,6 +151,7 @@ func (n *Node) serve() {
 	n.host.SetStreamHandler(joinProtocol, n.serveJoin)
 	n.host.SetStreamHandler(objectProtocol, n.serveObject)
 	n.host.SetStreamHandler(proposeProtocol, n.servePropose)
+	n.host.SetStreamHandler(delegateProtocol, n.serveDelegate)
 	if !n.cfg.NoReconcile {
 		n.host.SetStreamHandler(syncProtocol, n.serveSync)
 	}
@@ -156,6 +160,7 @@ func (n *Node) serve() {
 	}})
 	n.wg.Go(func() { n.redial.run(n.ctx) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
+	n.wg.Go(n.tendDelegations)
 	n.wg.Go(func() { n.auditor(n.ctx) })
 	n.servePersona()
 	if !n.cfg.NoMDNS {
@@ -199,6 +204,7 @@ func (n *Node) Close() error {
 		n.host.RemoveStreamHandler(joinProtocol)
 		n.host.RemoveStreamHandler(objectProtocol)
 		n.host.RemoveStreamHandler(proposeProtocol)
+		n.host.RemoveStreamHandler(delegateProtocol)
 		n.host.RemoveStreamHandler(identityProtocol)
 	}
 	if n.sched != nil {
@@ -335,13 +341,13 @@ func (n *Node) start(a *actor) error {
 func (a *actor) takesPart() bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	_, in := a.ctl.Member(a.self.c)
+	_, in := a.standing(a.ctl)
 	return in && !a.ctl.Deleted
 }
 
 // hear joins the topic of an epoch.
 func (n *Node) hear(r *running, e *epoch) error {
-	topic, err := n.mesh.Join(e.id, &heads{a: r.actor, e: e}, n.gossiped(r.actor), n.peerJoined(r.actor))
+	topic, err := n.mesh.Join(e.id, &heads{a: r.actor, id: e.id}, n.gossiped(r.actor), n.peerJoined(r.actor))
 	switch {
 	case errors.Is(err, gossip.ErrTooManyTopics):
 		n.log.Warn("too many live topics: this space is kept by reconciliation alone", "space", fingerprint(r.sid))
@@ -377,6 +383,16 @@ func (n *Node) opened(a *actor, e *epoch) {
 	}
 	time.AfterFunc(graceOf, func() { n.forgetTopics(r) })
 	n.compare(a.sid)
+}
+
+// departed leaves the topics of a space of which the owner is no member.
+func (n *Node) departed(a *actor) {
+	n.mu.RLock()
+	r := n.spaces[a.sid]
+	n.mu.RUnlock()
+	if r != nil {
+		n.wg.Go(func() { n.deafen(r) })
+	}
 }
 
 // forgetTopics leaves the topics of epochs that are over.
@@ -638,14 +654,14 @@ type place uint8
 
 const (
 	live    place = iota
-	gone             // removed, or leaving
-	deleted          // it has a tombstone
+	gone          // removed, or leaving
+	deleted       // it has a tombstone
 )
 
 func (a *actor) place() place {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	_, in := a.ctl.Member(a.self.c)
+	_, in := a.standing(a.ctl)
 	switch {
 	case !in || a.leaving != nil:
 		return gone
@@ -699,8 +715,8 @@ func (a *actor) control() *control.State {
 
 // heads shows one topic to the gossip judge.
 type heads struct {
-	a *actor
-	e *epoch
+	a  *actor
+	id envelope.TopicID
 }
 
 var _ gossip.Replica = (*heads)(nil)
@@ -708,11 +724,11 @@ var _ gossip.Replica = (*heads)(nil)
 func (h *heads) Chain(id envelope.ChainID) (envelope.Chain, bool) {
 	h.a.mu.RLock()
 	defer h.a.mu.RUnlock()
-	return h.e.topic.Chain(id)
+	return h.a.epochs[h.id].topic.Chain(id)
 }
 
 func (h *heads) IDAt(chain envelope.ChainID, seq uint64) (envelope.ID, bool) {
-	return ids{h.a.store, h.e.id}.IDAt(chain, seq)
+	return ids{h.a.store, h.id}.IDAt(chain, seq)
 }
 
 // ids answers for accepted ids out of the store.

@@ -62,7 +62,7 @@ func (r proposeRequest) filled() proposeRequest {
 // proposeReasons.
 type proposeVerdict struct {
 	_      struct{} `cbor:",toarray"`
-	Have   uint64 // seq of the last entry the sequencer holds
+	Have   uint64   // seq of the last entry the sequencer holds
 	Reason string
 	Detail string
 	Log    [][]byte // the entries behind the one the proposer had

@@ -64,7 +64,7 @@ func (a *actor) rotate(st *control.State, kind control.Kind, body any, ended []i
 	if rot.body.Issuers, err = a.wrapIssuer(next, n, iss); err != nil {
 		return nil, err
 	}
-	rot.body.Epoch.Cuts, err = a.cuts(ends(st, next, ended))
+	rot.body.Epoch.Cuts, err = a.cuts(ends(st, next, ended), endsVia(body))
 	return rot, err
 }
 
@@ -129,7 +129,7 @@ func (a *actor) wrapAll(next *control.State, n uint64, keys seal.Keys) ([]contro
 }
 
 func (a *actor) wrapOne(next *control.State, r control.Reader, n uint64, keys seal.Keys) (control.Wrap, error) {
-	if r.C == (identity.Commitment{}) {
+	if r.Delegation {
 		return a.wrapChild(next, r, n, keys)
 	}
 	who, ok := a.out.identity(r.C)
@@ -187,16 +187,19 @@ func (a *actor) wrapIssuerTo(m control.Member, n uint64, iss seal.Issuer) (contr
 }
 
 // cuts are the last envelopes that count of all chains of some members.
-func (a *actor) cuts(of map[identity.Commitment]bool) ([]control.Cut, error) {
-	if len(of) == 0 {
+func (a *actor) cuts(of map[identity.Commitment]bool, via map[[32]byte]bool) ([]control.Cut, error) {
+	if len(of)+len(via) == 0 {
 		return nil, nil
 	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	var out []control.Cut
 	for _, ch := range a.chains {
-		if !of[ch.c] {
+		if !of[ch.c] && !via[ch.via] {
 			continue
+		}
+		if ch.via != ([32]byte{}) && boundOf(a.ctl, &ch.position, ch.epoch.n, ch.id).Bounded {
+			continue // the first rotation about a child decides
 		}
 		if head, ok := ch.epoch.topic.Chain(ch.id); ok && head.Length > 0 {
 			out = append(out, control.Cut{Chain: ch.id, Seq: head.Head.Seq, ID: head.Head.ID})

@@ -87,14 +87,14 @@ func (a *actor) status() xrpc.SpaceStatus {
 
 // role is what this member may do here, in a word. mu is held.
 func (a *actor) role() string {
-	me, in := a.ctl.Member(a.self.c)
+	level, in := a.standing(a.ctl)
 	switch {
 	case a.ctl.Deleted:
 		return "deleted"
 	case !in:
 		return "removed"
 	}
-	return me.Level.String()
+	return level.String()
 }
 
 // inSync reports whether a peer last showed what we hold now, in the epoch in
@@ -107,7 +107,7 @@ func (a *actor) inSync(shown map[uint64]xrpc.SyncPeer) (newest xrpc.SyncPeer, ok
 		return newest, false
 	}
 	for _, e := range a.epochs {
-		if p, known := shown[e.n]; known && !a.equalNow(p, e) {
+		if p, known := shown[e.n]; known && p.Digest != "" && !a.equalNow(p, e) {
 			return newest, false
 		}
 	}

@@ -31,22 +31,28 @@ var errUnequal = errors.New("digests still differ")
 // reconcileWith leads one session about a space with one peer.
 func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 	a := n.bySpace(e.space)
-	if a == nil || n.host.Network().Connectedness(e.peer) != network.Connected {
+	if a == nil || !a.takesPart() || n.host.Network().Connectedness(e.peer) != network.Connected {
 		return nil // nothing to do: the next connection asks again
 	}
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
 	defer cancel()
-	var errs []error
-	for _, ep := range a.descending() {
-		if ep != a.current() && a.settled(e.peer, ep) {
+	var failed error // in the newest epoch
+	for i, ep := range a.descending() {
+		if i > 0 && a.settled(e.peer, ep) {
 			continue
 		}
-		if err := n.lead(ctx, a, ep, e.peer); err != nil {
-			n.log.Debug("sync failed", "peer", e.peer, "space", fingerprint(e.space), "epoch", ep.n, "err", err)
-			errs = append(errs, err)
+		err := n.lead(ctx, a, ep, e.peer)
+		if err == nil {
+			continue
+		}
+		n.log.Debug("sync failed", "peer", e.peer, "space", fingerprint(e.space), "epoch", ep.n, "err", err)
+		if i == 0 {
+			failed = err
+		} else if failed == nil {
+			a.unshare(e.peer, ep) // a newcomer need not hold what was before it
 		}
 	}
-	return errors.Join(errs...)
+	return failed
 }
 
 // lead leads one session about one epoch.
@@ -74,7 +80,20 @@ func (a *actor) settled(with peer.ID, e *epoch) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	s, ok := a.syncs[with][e.n]
-	return ok && a.equalNow(s, e) && time.Since(time.UnixMilli(s.At)) < settledFor
+	if time.Since(time.UnixMilli(s.At)) > settledFor {
+		return false
+	}
+	return ok && (s.Digest == "" || a.equalNow(s, e))
+}
+
+// unshare notes that a peer does not take part in an epoch that is over.
+func (a *actor) unshare(with peer.ID, e *epoch) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.syncs[with] == nil {
+		a.syncs[with] = map[uint64]xrpc.SyncPeer{}
+	}
+	a.syncs[with][e.n] = xrpc.SyncPeer{PeerID: with.String(), At: time.Now().UnixMilli()}
 }
 
 // equalNow reports whether what a peer showed is what we hold now. mu is held.
@@ -188,17 +207,21 @@ var (
 	_ reconcile.ControlLog = (*replica)(nil)
 )
 
+// topic is the replica of the session's epoch as it is now: a space that was
+// read again has another one. The actor's mu is held.
+func (r *replica) topic() *envelope.Topic { return r.a.epochs[r.e.id].topic }
+
 func (r *replica) Summary() (reconcile.Summary, error) {
 	r.a.mu.RLock()
 	defer r.a.mu.RUnlock()
 	return reconcile.Summary{
-		Topic: r.e.id, Ctl: r.a.stated(r.e), Epoch: r.e.n, Count: r.e.topic.Count(), Digest: r.e.topic.Digest(),
+		Topic: r.e.id, Ctl: r.a.stated(r.e), Epoch: r.e.n, Count: r.topic().Count(), Digest: r.topic().Digest(),
 	}, nil
 }
 
 func (r *replica) Chains() iter.Seq2[envelope.Chain, error] {
 	r.a.mu.RLock()
-	all := slices.Collect(r.e.topic.Chains())
+	all := slices.Collect(r.topic().Chains())
 	r.a.mu.RUnlock()
 	return func(yield func(envelope.Chain, error) bool) {
 		for _, ch := range all {
@@ -211,7 +234,7 @@ func (r *replica) Chains() iter.Seq2[envelope.Chain, error] {
 
 func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*envelope.Certificate, []envelope.Envelope, error) {
 	r.a.mu.RLock()
-	ch, ok := r.e.topic.Chain(chain)
+	ch, ok := r.topic().Chain(chain)
 	r.a.mu.RUnlock()
 	if !ok {
 		return nil, nil, nil

@@ -51,13 +51,13 @@ func (n *Node) tend(ctx context.Context, a *actor) {
 		case <-t.C:
 		}
 		t.Stop()
-		if !a.lacks() {
+		if !a.lacks() && a.farewell() == nil {
 			wait = time.Hour
 			continue
 		}
 		err := n.supply(ctx, a)
 		switch {
-		case err == nil && !a.lacks():
+		case err == nil && !a.lacks() && a.farewell() == nil:
 			wait = time.Hour
 			continue
 		case err != nil:
@@ -72,6 +72,9 @@ func (n *Node) tend(ctx context.Context, a *actor) {
 
 // supply tries once.
 func (n *Node) supply(ctx context.Context, a *actor) error {
+	if a.farewell() != nil {
+		return n.sayLeave(ctx, a)
+	}
 	if a.holdsIssuer() {
 		m := &recertify{reply: make(chan error, 1)}
 		err, sendErr := ask(ctx, a, m, m.reply)
@@ -85,6 +88,9 @@ func (n *Node) supply(ctx context.Context, a *actor) error {
 				return nil
 			}
 		}
+	}
+	if done, err := n.supplySent(ctx, a); done {
+		return err
 	}
 	return n.askKeepers(ctx, a)
 }
@@ -201,7 +207,7 @@ func (a *actor) missingPage() ([32]byte, *epoch, bool) {
 	if !ok || len(rot.Epoch.Pages) == 0 {
 		return [32]byte{}, nil, false
 	}
-	page, ok := ownPage(a.ctl, rot, a.self.c)
+	page, ok := ownPage(a.ctl, rot, a.reader())
 	return page, a.now, ok
 }
 

@@ -110,7 +110,7 @@ func (a *actor) mayWrite() error {
 	if a.broken != nil {
 		return fmt.Errorf("write to %s: %w", a.id, a.broken)
 	}
-	m, ok := a.ctl.Member(a.self.c)
+	level, ok := a.standing(a.ctl)
 	switch {
 	case a.ctl.Deleted:
 		return fmt.Errorf("write to %s: %w", a.id, space.ErrSpaceDeleted)
@@ -119,7 +119,7 @@ func (a *actor) mayWrite() error {
 	case a.proof != nil:
 		return fmt.Errorf("write to %s: %w", a.id, space.ErrFrozen)
 	case !a.writes():
-		return fmt.Errorf("write to %s at level %s: %w", a.id, m.Level, space.ErrForbidden)
+		return fmt.Errorf("write to %s at level %s: %w", a.id, level, space.ErrForbidden)
 	case a.now == nil:
 		return fmt.Errorf("write to %s: no epoch yet: %w", a.id, space.ErrUnavailable)
 	}
@@ -289,8 +289,12 @@ func (a *actor) commitOwn(c *change) error {
 // lost, so a reader can go on from there.
 func (a *actor) ownChain(c *change, head envelope.Chain) {
 	ch := a.chainOf(a.now, head)
+	via := ch.via
+	if ch.next == 0 {
+		via = a.now.cred.Via
+	}
 	c.applied[ch] = position{
-		next: head.Length, reader: a.ownReader(head.Length),
+		next: head.Length, reader: a.ownReader(head.Length, via), via: via,
 		author: a.self.did, c: a.self.c, device: a.self.device.ID(),
 		rev: c.stage(a.self.did).Rev(), attribution: verified,
 	}

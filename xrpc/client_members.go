@@ -64,7 +64,7 @@ func (c *Client) Members(ctx context.Context, id space.ID) (all []Member, err er
 
 func (m memberObject) member() (Member, error) {
 	added, err := millis(m.AddedAt)
-	return Member{m.DID, level(m.Level), m.Via, m.Keeper, added, m.Caps, m.Sequencer, m.Authority, m.Public}, err
+	return Member{m.DID, level(m.Level), m.Via, m.Keeper, added, m.Caps, m.Sequencer, m.Authority, m.Public, ""}, err
 }
 
 // AddMember adds a person.
@@ -75,7 +75,7 @@ func (c *Client) AddMember(ctx context.Context, id space.ID, who space.DID, l sp
 		return Member{}, err
 	}
 	added, err := millis(out.Member.CreatedAt)
-	return Member{DID: who, Level: level(out.Member.Access), AddedMs: added}, err
+	return Member{DID: who, Level: level(out.Member.Access), AddedMs: added, Link: out.Link}, err
 }
 
 // changed asks a method that answers with a member.

@@ -1,7 +1,6 @@
 package xrpc
 
 import (
-	"context"
 	"errors"
 	"strings"
 
@@ -29,14 +28,6 @@ func hasTransfers(s *Server) bool   { return s.Transfers != nil }
 func hasExits(s *Server) bool       { return s.Exits != nil }
 func hasBackups(s *Server) bool     { return s.Backups != nil }
 func hasDevices(s *Server) bool     { return s.Devices != nil }
-
-// roster lists members.
-func (s *Server) roster() func(context.Context, space.ID) ([]Member, error) {
-	if s.Roster != nil {
-		return s.Roster.Members
-	}
-	return s.Membership.Members
-}
 
 // done is the answer of what has nothing to tell.
 type done struct {
@@ -92,7 +83,7 @@ func (c *call) delegationObject(d Delegation) delegationObject {
 
 // listMembers lists the roster, and on the first page the spaces in it.
 func listMembers(c *call) (any, error) {
-	all, next, err := pageByDID(c, c.s.roster(), func(m Member) space.DID { return m.DID })
+	all, next, err := pageByDID(c, c.s.Roster.Members, func(m Member) space.DID { return m.DID })
 	if err != nil {
 		return nil, err
 	}
@@ -143,11 +134,12 @@ type spaceMember struct {
 
 type memberAnswer struct {
 	Member spaceMember `json:"member"`
+	Link   string      `json:"link,omitempty"` // where the added person's node asks
 }
 
 func (c *call) memberAnswer(id space.ID, who, access string, delegation bool, addedMs int64) memberAnswer {
 	uri, at, by := c.d.spaceURI(id), timeText(addedMs*1000), string(c.s.Owner)
-	return memberAnswer{spaceMember{who, uri, uri, who, access, delegation, delegation, by, by, at, at}}
+	return memberAnswer{Member: spaceMember{who, uri, uri, who, access, delegation, delegation, by, by, at, at}}
 }
 
 // who is a member as a request names it: a DID, or a space if child.
@@ -236,7 +228,9 @@ func addMember(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return made{c.memberAnswer(id, string(m.DID), m.Level.String(), false, m.AddedMs)}, nil
+	answer := c.memberAnswer(id, string(m.DID), m.Level.String(), false, m.AddedMs)
+	answer.Link = m.Link
+	return made{answer}, nil
 }
 
 // removeMember removes a person or a space; oneself is to leave. In atproto

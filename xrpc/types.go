@@ -7,24 +7,17 @@ import (
 	"github.com/kithnet/kith/space/commit"
 )
 
-// Spaces makes and shows spaces. All five interfaces act as the node's owner;
-// their errors are the sentinels of package space and of this package, wrapped.
+// Spaces makes and shows spaces. All interfaces act as the node's owner; their
+// errors are the sentinels of package space and of this package, wrapped.
 type Spaces interface {
 	// CreateSpace fails with space.ErrSpaceExists, ErrPetnameTaken or
 	// space.ErrUnsupported.
 	CreateSpace(ctx context.Context, s NewSpace) (SpaceInfo, error)
 	// Space fails with space.ErrSpaceNotFound, for a space the owner was
-	// removed from as for one that never was.
+	// removed from as for one that never was, or space.ErrSpaceDeleted.
 	Space(ctx context.Context, id space.ID) (SpaceInfo, error)
 	// Spaces lists the spaces the owner belongs to, in any order.
 	Spaces(ctx context.Context) ([]SpaceInfo, error)
-}
-
-// Membership is the part of Roster and Invites that a node with one epoch has.
-type Membership interface {
-	Members(ctx context.Context, id space.ID) ([]Member, error)
-	Invite(ctx context.Context, id space.ID, o InviteOptions) (Invite, error)
-	Join(ctx context.Context, link string) (Joined, error)
 }
 
 // Records reads and writes records.
@@ -84,7 +77,7 @@ type SpaceInfo struct {
 	Rev                space.TID // the newest rev of any repo; 0: nothing written yet
 	CreatedMs          int64     // unix milliseconds
 	UpdatedMs          int64     // of the log's newest entry, unix milliseconds; 0: as created
-	Deleted, Frozen    bool
+	Frozen             bool      // its log forked: it takes no more
 }
 
 // Member is one row of the roster.
@@ -99,6 +92,9 @@ type Member struct {
 	Sequencer bool  // orders the log now
 	Authority bool
 	Public    bool // came by the public door
+
+	// Link says where the space is, for who was just added: it opens no door.
+	Link string
 }
 
 // InviteOptions limits an invite.

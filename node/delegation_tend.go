@@ -1,0 +1,508 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
+	"github.com/kithnet/kith/space/identity"
+	"github.com/kithnet/kith/space/seal"
+)
+
+const (
+	// delegateEvery is how often a keeper asks the children of its spaces
+	// whether they moved.
+	delegateEvery = 20 * time.Second
+	// delegateStale is how long a child may be silent before status says so.
+	delegateStale = time.Hour
+	// delegateAsked is how many peers are asked in one round.
+	delegateAsked = 8
+)
+
+func (n *Node) kinMoved(sid [32]byte) { n.kin.stir(sid) }
+
+// tendDelegations keeps what spaces know of each other up to date: who is sent
+// by whom, descriptors of children, parents to take part in. It looks at all
+// of them now and then, and at the parents of a space whose log moved at once.
+func (n *Node) tendDelegations() {
+	next := time.Now()
+	for n.ctx.Err() == nil {
+		moved := n.kin.stirred()
+		all := !time.Now().Before(next)
+		if all {
+			next = time.Now().Add(jitter(delegateEvery))
+		}
+		for _, r := range n.all() {
+			if all || moved[r.sid] || hasChildIn(r.control(), moved) {
+				n.restand(r.actor)
+				n.refreshChildren(n.ctx, r.actor, all)
+			}
+			n.findParents(n.ctx, r.actor)
+		}
+		t := time.NewTimer(time.Until(next))
+		select {
+		case <-n.ctx.Done():
+		case <-t.C:
+		case <-n.kin.woken():
+		}
+		t.Stop()
+	}
+}
+
+func hasChildIn(st *control.State, set map[[32]byte]bool) bool {
+	for d := range st.Delegations() {
+		if set[d.Child] {
+			return true
+		}
+	}
+	return false
+}
+
+// refreshChildren fetches the descriptors of a space's children, where this
+// node may bring them into the log, and opens a new epoch for each that moved:
+// who left the child must not read on. Between rounds only the sequencer does:
+// keepers that all begin at once would all but one draw an epoch for nothing.
+func (n *Node) refreshChildren(ctx context.Context, a *actor, all bool) {
+	if !a.admits() || !all && !a.sequences() {
+		return
+	}
+	for d := range a.control().Delegations() {
+		n.kin.silent(a.sid, d.Child)
+		fresh, err := n.fetchDescriptor(ctx, a, d.Child, d.Descriptor.Sequencer)
+		if err != nil {
+			n.log.Debug("descriptor of a child space", "space", fingerprint(a.sid), "child", fingerprint(d.Child), "err", err)
+			continue
+		}
+		n.kin.hear(a.sid, d.Child)
+		if !moved(d.Descriptor, fresh) {
+			continue
+		}
+		_, err = n.amend(ctx, a, a.delegate(fresh, func(st *control.State) space.Level {
+			now, ok := st.Delegation(fresh.Space)
+			if !ok || !moved(now.Descriptor, fresh) {
+				return space.LevelNone // somebody else was faster
+			}
+			return now.Level
+		}))
+		if err != nil {
+			n.log.Warn("refresh a child space", "space", fingerprint(a.sid), "child", fingerprint(d.Child), "err", err)
+		}
+	}
+}
+
+// moved reports whether a descriptor says something new that a parent acts on.
+// Who was added to the child since is the child's own affair.
+func moved(old, fresh control.Descriptor) bool {
+	return fresh.Epoch != old.Epoch || fresh.Sequencer != old.Sequencer || fresh.Depth != old.Depth ||
+		!slices.Equal(fresh.Keepers, old.Keepers) || !slices.Equal(fresh.Descendants, old.Descendants)
+}
+
+// delegate is the amendment that makes a space a member by its descriptor, or
+// brings a newer one. level says at which; space.LevelNone: nothing to do.
+func (a *actor) delegate(d control.Descriptor, level func(*control.State) space.Level) amendment {
+	return func(st *control.State) (control.Kind, any, []store.ObjectRow, error) {
+		raw, err := d.Encode()
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		body := control.Delegation{Slot: st.NextSlot(), Child: d.Space, Level: level(st), Descriptor: raw}
+		if body.Level == space.LevelNone {
+			return 0, nil, nil, nil
+		}
+		if known, ok := st.Delegation(d.Space); ok {
+			body.Slot = known.Slot
+		}
+		return a.rotated(st, control.KindDelegationSet, body)
+	}
+}
+
+// undelegate is the amendment that takes a child out.
+func (a *actor) undelegate(child [32]byte) amendment {
+	return func(st *control.State) (control.Kind, any, []store.ObjectRow, error) {
+		d, ok := st.Delegation(child)
+		if !ok {
+			return 0, nil, nil, fmt.Errorf("space %s: %w", fingerprint(child), space.ErrMemberNotFound)
+		}
+		return a.rotated(st, control.KindDelegationSet, control.Delegation{Slot: d.Slot, Child: child})
+	}
+}
+
+// rotated gives a body the rotation it needs, if it needs one.
+func (a *actor) rotated(st *control.State, kind control.Kind, body any) (control.Kind, any, []store.ObjectRow, error) {
+	needed, err := control.MustRotate(st, kind, body)
+	if err != nil || !needed {
+		return kind, body, nil, err
+	}
+	rot, err := a.rotate(st, kind, body, nil)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	return kind, control.WithRotation(body, *rot.body), rot.pages, nil
+}
+
+// fetchDescriptor gets a fresh descriptor of a child: our own word, if this
+// node orders it, else that of the node that does. sequencer is the one known
+// so far; a replica of the child here knows better.
+func (n *Node) fetchDescriptor(ctx context.Context, a *actor, child, sequencer [32]byte) (control.Descriptor, error) {
+	var head space.Head
+	if c := n.bySpace(child); c != nil {
+		st := c.control()
+		sequencer, head = [32]byte(st.SequencerPub), st.Head
+		if identity.DeviceID(sequencer) == n.self.device.ID() {
+			return n.ownDescriptor(a, c)
+		}
+	}
+	err := fmt.Errorf("the sequencer of space %s is not connected: %w", fingerprint(child), space.ErrUnavailable)
+	for _, p := range n.near(child, a.sid) {
+		got, askErr := n.consult(ctx, p, askDescribe, child, n.asParent(a))
+		var d control.Descriptor
+		if askErr == nil {
+			d, askErr = n.believeDescriptor(got, child, sequencer, head)
+		}
+		if askErr == nil {
+			return d, nil
+		}
+		err = errors.Join(err, askErr)
+	}
+	return control.Descriptor{}, err
+}
+
+// ownDescriptor describes a child that this node orders.
+func (n *Node) ownDescriptor(a, child *actor) (control.Descriptor, error) {
+	if err := n.adoptParent(child.sid, n.asParent(a)); err != nil {
+		return control.Descriptor{}, err
+	}
+	return child.descriptor()
+}
+
+// asParent is what a child is told of its parent.
+func (n *Node) asParent(a *actor) parentRecord {
+	st := a.control()
+	own, _ := a.out.addrs(a.sid)
+	return parentRecord{
+		Parent: a.sid[:], URI: st.ID.AT(), Devices: admitters(st), Addrs: own[:min(len(own), seal.MaxAddrs)],
+	}
+}
+
+// admitters are the devices that may ask for a child's descriptor.
+func admitters(st *control.State) [][32]byte {
+	out := [][32]byte{}
+	for k := range st.Keepers() {
+		if k.Caps&control.CapAdmit != 0 {
+			out = append(out, k.Devices...)
+		}
+	}
+	return out
+}
+
+// believeDescriptor holds an answer against what is known: who orders the
+// child, and how far its log had come.
+func (n *Node) believeDescriptor(got answered, child, sequencer [32]byte, head space.Head) (control.Descriptor, error) {
+	var ans descriptorAnswer
+	if err := space.Unmarshal(got.body, &ans); err != nil {
+		return control.Descriptor{}, err
+	}
+	d, err := control.ParseDescriptor(ans.Descriptor)
+	if err == nil {
+		err = d.Verify(time.Now().UnixMilli())
+	}
+	if err == nil { // else every later rotation would fail
+		_, err = identity.PUKPublic{KEM: d.Delegate}.KEMKey()
+	}
+	switch {
+	case err != nil:
+		return d, err
+	case d.Space != child || d.Sequencer != sequencer:
+		return d, fmt.Errorf("descriptor: of another space or by another sequencer: %w", space.ErrForged)
+	case d.Head.Term < head.Term || d.Head.Term == head.Term && d.Head.Seq < head.Seq:
+		return d, fmt.Errorf("descriptor: of entry %d, the log is at %d: %w", d.Head.Seq, head.Seq, space.ErrStaleDescriptor)
+	}
+	for _, p := range parsePeers(ans.Addrs[:min(len(ans.Addrs), seal.MaxAddrs)]) {
+		n.book.learn(child, p)
+	}
+	return d, nil
+}
+
+// near are peers of the spaces named, connected ones and those that can be
+// dialled, of each at most delegateAsked.
+func (n *Node) near(spaces ...[32]byte) (out []peer.AddrInfo) {
+	for _, sid := range spaces {
+		if a := n.bySpace(sid); a != nil {
+			out = append(out, n.keepers(a)...)
+		}
+		for i, p := range n.book.of(sid) {
+			if i == delegateAsked {
+				break
+			}
+			out = append(out, p)
+		}
+	}
+	seen := map[peer.ID]bool{n.host.ID(): true}
+	return slices.DeleteFunc(out, func(p peer.AddrInfo) bool {
+		was := seen[p.ID]
+		seen[p.ID] = true
+		return was
+	})
+}
+
+// nudgeMembers tells the connected peers of a space that it has a new parent.
+func (n *Node) nudgeMembers(child [32]byte) {
+	n.kin.lookUp(child)
+	for _, p := range n.book.of(child) {
+		if n.host.Network().Connectedness(p.ID) == network.Connected {
+			if err := n.nudge(p.ID, child); err != nil {
+				n.log.Debug("tell of a new parent space", "peer", p.ID, "err", err)
+			}
+		}
+	}
+}
+
+func (n *Node) nudge(p peer.ID, sid [32]byte) error {
+	ctx, cancel := context.WithTimeout(n.ctx, delegateDeadline)
+	defer cancel()
+	s, err := n.host.NewStream(network.WithNoDial(ctx, "delegate"), p, delegateProtocol)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return writeMsg(s, question{
+		Ver: 1, Kind: nudge, Space: sid[:], C: make([]byte, 32), Log: [][]byte{}, Device: make([]byte, 32), Body: []byte{},
+	})
+}
+
+// findParents asks now and then of which spaces this one is a member, and
+// takes part in those that are new.
+func (n *Node) findParents(ctx context.Context, a *actor) {
+	if a.ownLevel() == space.LevelNone {
+		return
+	}
+	if n.kin.due(a.sid) {
+		if err := n.learnParents(ctx, a); err != nil {
+			n.log.Debug("ask for parent spaces", "space", fingerprint(a.sid), "err", err)
+		}
+	}
+	known, err := n.parents(a.sid)
+	if err != nil {
+		n.log.Warn("parent spaces", "err", err)
+	}
+	for _, r := range known {
+		parent := [32]byte(r.Parent)
+		if n.bySpace(parent) != nil || n.left(parent) || !n.kin.mayEnter(parent) {
+			continue
+		}
+		if err := n.enter(ctx, a, r); err != nil {
+			n.log.Info("a parent space does not let us in yet", "parent", fingerprint(parent), "err", err)
+			n.kin.notLetIn(parent)
+		}
+	}
+}
+
+// left reports whether the owner forgot this space: being in a child of it is
+// then no reason to come back.
+func (n *Node) left(sid [32]byte) bool {
+	n.account.mu.Lock()
+	defer n.account.mu.Unlock()
+	return n.account.skipped[sid]
+}
+
+// learnParents asks those whose word counts for the parents of a space.
+func (n *Node) learnParents(ctx context.Context, a *actor) error {
+	if a.sequences() {
+		return nil // we are who knows
+	}
+	err := fmt.Errorf("nobody who speaks for the space is connected: %w", space.ErrUnavailable)
+	for _, p := range n.near(a.sid) {
+		got, askErr := n.consult(ctx, p, askParents, a.sid, []byte{})
+		var list []parentRecord
+		if askErr == nil && !speaksFor(a.control(), got.by) {
+			askErr = fmt.Errorf("parents told by who does not speak for the space: %w", space.ErrForbidden)
+		}
+		if askErr == nil {
+			askErr = space.Unmarshal(got.body, &list)
+		}
+		if askErr != nil {
+			err = errors.Join(err, askErr)
+			continue
+		}
+		return n.takeParents(a.sid, list[:min(len(list), maxParents)])
+	}
+	return err
+}
+
+func (n *Node) takeParents(child [32]byte, list []parentRecord) error {
+	known, err := n.parents(child)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, r := range list {
+		i := slices.IndexFunc(known, func(k parentRecord) bool { return bytes.Equal(k.Parent, r.Parent) })
+		if i < 0 && len(known) < maxParents || i >= 0 && !slices.Equal(known[i].Addrs, r.Addrs) {
+			errs = append(errs, n.keepParent(child, r))
+		}
+	}
+	for _, k := range known {
+		if !slices.ContainsFunc(list, func(r parentRecord) bool { return bytes.Equal(k.Parent, r.Parent) }) {
+			errs = append(errs, n.dropParent(child, k.Parent))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// enter takes part in a parent of a space this node is in.
+func (n *Node) enter(ctx context.Context, child *actor, r parentRecord) error {
+	parent := [32]byte(r.Parent)
+	j, w, p, err := n.askSent(ctx, child, parent, parsePeers(r.Addrs), nil)
+	if err != nil {
+		return err
+	}
+	if _, err := n.settleIn(j, w, p, ""); err != nil {
+		return err
+	}
+	if a := n.bySpace(parent); a != nil {
+		n.restand(a)
+		n.kin.lookUp(parent) // it may have parents in turn
+	}
+	return nil
+}
+
+// supplySent gets keys and a certificate of a space that we are sent to. It
+// reports false where the roster names us and the join protocol is the way.
+func (n *Node) supplySent(ctx context.Context, a *actor) (bool, error) {
+	a.mu.RLock()
+	via := a.sentBy(a.ctl)
+	a.mu.RUnlock()
+	child := n.bySpace(via)
+	if child == nil {
+		return false, nil
+	}
+	j, w, p, err := n.askSent(ctx, child, a.sid, n.near(a.sid), a)
+	if err != nil {
+		return true, err
+	}
+	n.learnAll(w.IdentityLog, j.rosterHead)
+	n.book.learn(a.sid, p)
+	m := &newKeys{joined: j, reply: make(chan error, 1)}
+	takeErr, sendErr := ask(ctx, a, m, m.reply)
+	return true, errors.Join(takeErr, sendErr)
+}
+
+// askSent shows a keeper of a parent the word of a child that we are in it.
+func (n *Node) askSent(ctx context.Context, child *actor, parent [32]byte, at []peer.AddrInfo, from *actor) (*joined, seal.Welcome, peer.AddrInfo, error) {
+	var none seal.Welcome
+	v, level, err := n.voucher(ctx, child, parent, 0)
+	if err != nil {
+		return nil, none, peer.AddrInfo{}, fmt.Errorf("voucher: %w", err)
+	}
+	err = errNoParent
+	for _, p := range at {
+		j, w, askErr := n.askWelcomeSent(ctx, p, child.sid, parent, v, level, from)
+		if askErr == nil {
+			return j, w, p, nil
+		}
+		err = errors.Join(err, askErr)
+	}
+	return nil, none, peer.AddrInfo{}, err
+}
+
+func (n *Node) askWelcomeSent(ctx context.Context, p peer.AddrInfo, child, parent [32]byte, v []byte, level space.Level, from *actor) (*joined, seal.Welcome, error) {
+	var none seal.Welcome
+	b := belief{self: n.self, via: child, level: level}
+	var err error
+	if b.writer, err = seal.NewWriterKey(rand.Reader); err != nil {
+		return nil, none, err
+	}
+	body := welcomeBody{Writer: b.writer.Public(), Voucher: v}
+	if from != nil {
+		b.base, b.topics = from.known()
+		body.Have = b.base.Head
+	}
+	puk := n.self.ownPUK()
+	got, err := n.consult(ctx, p, askWelcome, parent, body)
+	if err != nil {
+		return nil, none, err
+	}
+	var ans welcomeAnswer
+	if err := space.Unmarshal(got.body, &ans); err != nil {
+		return nil, none, err
+	}
+	b.x = seal.WelcomeContext{
+		SpaceID: parent, Epoch: ans.Epoch, Keeper: got.by, C: n.self.c, Nonce: got.nonce, PUKGen: puk.Gen(),
+	}
+	w, err := seal.OpenWelcome(puk, b.x, ans.Welcome)
+	if err != nil {
+		return nil, none, err
+	}
+	j, err := b.believe(w)
+	return j, w, err
+}
+
+// member reports whether the log that a welcome brought has a place for us:
+// in its roster, or by the child that sends us. writes says whether the
+// welcome must bring a certificate.
+func (b belief) member(st *control.State) (in, writes bool) {
+	if b.via == ([32]byte{}) {
+		_, in = st.Member(b.self.c)
+		return in, st.MayWrite(b.self.c, st.Epoch)
+	}
+	d, in := st.Delegation(b.via)
+	return in, in && control.PathLevel(d.Level, b.level) == space.LevelWrite && st.MayWriteVia(b.via, st.Epoch)
+}
+
+// voucher gets the word of a space that we are in it: our own, if this node
+// speaks for it, else that of a node that does. Who is sent to the space itself
+// brings the word of the child that sends.
+func (n *Node) voucher(ctx context.Context, a *actor, parent [32]byte, depth int) ([]byte, space.Level, error) {
+	if depth > control.MaxDelegationDepth {
+		return nil, space.LevelNone, control.ErrDepth
+	}
+	st, now := a.control(), time.Now().UnixMilli()
+	a.mu.RLock()
+	via := a.sentBy(st)
+	level, _ := a.standing(st)
+	a.mu.RUnlock()
+	by := []byte{}
+	if below := n.bySpace(via); below != nil {
+		var err error
+		if by, _, err = n.voucher(ctx, below, a.sid, depth+1); err != nil {
+			return nil, level, err
+		}
+	}
+	if a.speaksFor() == nil {
+		v, err := seal.SignDelegateVoucher(seal.DelegateVoucher{
+			Child: a.sid, Parent: parent, C: n.self.c, Level: level, Epoch: st.Epoch,
+		}, now, n.self.device.Sig())
+		if err != nil {
+			return nil, level, err
+		}
+		b, err := v.Encode()
+		return b, level, err
+	}
+	err := fmt.Errorf("nobody who speaks for the space is connected: %w", space.ErrUnavailable)
+	for _, p := range n.near(a.sid) {
+		got, askErr := n.consult(ctx, p, askVoucher, a.sid, voucherBody{Parent: parent[:], By: by})
+		if askErr != nil {
+			err = errors.Join(err, askErr)
+			continue
+		}
+		var raw []byte
+		if askErr = space.Unmarshal(got.body, &raw); askErr == nil {
+			var v seal.DelegateVoucher
+			if v, askErr = seal.DecodeDelegateVoucher(raw); askErr == nil {
+				return raw, v.Level, nil
+			}
+		}
+		err = errors.Join(err, askErr)
+	}
+	return nil, level, err
+}
