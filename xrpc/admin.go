@@ -86,6 +86,9 @@ func getConfig(c *call) (any, error) {
 // deleteSpace writes the tombstone; a second one is none.
 func deleteSpace(c *call) (any, error) {
 	id, err := c.ownSpace()
+	if errors.Is(err, space.ErrSpaceDeleted) {
+		return done{true}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +99,7 @@ func deleteSpace(c *call) (any, error) {
 	if len(reason) > maxReason {
 		return nil, faultf(errRequest, "reason: at most %d bytes", maxReason)
 	}
-	err = c.s.Admin.DeleteSpace(c.ctx(), id, reason)
-	if errors.Is(err, space.ErrSpaceDeleted) {
-		err = nil
-	}
-	return done{true}, err
+	return done{true}, c.s.Admin.DeleteSpace(c.ctx(), id, reason)
 }
 
 // maxReason bounds what a tombstone says.

@@ -16,7 +16,7 @@ import (
 // maxAnswer bounds what a Client reads of one answer.
 const maxAnswer = 64 << 20
 
-// Client calls a node's HTTP API. It has the methods of the five interfaces a
+// Client calls a node's HTTP API. It has the methods of the interfaces a
 // Server asks, with the same types and errors, so that either end can stand
 // for a node.
 type Client struct {
@@ -26,11 +26,10 @@ type Client struct {
 }
 
 var (
-	_ Spaces     = (*Client)(nil)
-	_ Membership = (*Client)(nil)
-	_ Records    = (*Client)(nil)
-	_ Repos      = (*Client)(nil)
-	_ Node       = (*Client)(nil)
+	_ Spaces  = (*Client)(nil)
+	_ Records = (*Client)(nil)
+	_ Repos   = (*Client)(nil)
+	_ Node    = (*Client)(nil)
 )
 
 // standardHTTP serves the Clients that bring none. The token must not travel

@@ -49,7 +49,7 @@ func (f *fake) row(id space.ID, did space.DID) (*fakeSpace, *Member, error) {
 
 func (f *fake) alive(id space.ID) (*fakeSpace, error) {
 	s, err := f.space(id)
-	if err == nil && s.info.Deleted {
+	if err == nil && s.deleted {
 		err = fmt.Errorf("open space: %w", space.ErrSpaceDeleted)
 	}
 	return s, err
@@ -263,7 +263,7 @@ func (f *fake) DeleteSpace(_ context.Context, id space.ID, reason string) error 
 	if err != nil {
 		return err
 	}
-	s.info.Deleted, f.reason = true, reason
+	s.deleted, f.reason = true, reason
 	return nil
 }
 

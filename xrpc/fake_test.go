@@ -48,6 +48,7 @@ type fake struct {
 
 type fakeSpace struct {
 	info     SpaceInfo
+	deleted  bool
 	members  []Member
 	children []Delegation
 	doors    []InviteInfo
@@ -63,11 +64,10 @@ type fakeRepo struct {
 }
 
 var (
-	_ Spaces     = (*fake)(nil)
-	_ Membership = (*fake)(nil)
-	_ Records    = (*fake)(nil)
-	_ Repos      = (*fake)(nil)
-	_ Node       = (*fake)(nil)
+	_ Spaces  = (*fake)(nil)
+	_ Records = (*fake)(nil)
+	_ Repos   = (*fake)(nil)
+	_ Node    = (*fake)(nil)
 )
 
 // newFake has the space home with its owner and one other member.
@@ -149,7 +149,7 @@ func (f *fake) CreateSpace(_ context.Context, n NewSpace) (SpaceInfo, error) {
 }
 
 func (f *fake) Space(_ context.Context, id space.ID) (SpaceInfo, error) {
-	s, err := f.space(id)
+	s, err := f.alive(id)
 	if err != nil {
 		return SpaceInfo{}, err
 	}

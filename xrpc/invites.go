@@ -11,17 +11,6 @@ import (
 	"github.com/kithnet/kith/space"
 )
 
-// invites is where links are made and used.
-func (s *Server) invites() interface {
-	Invite(ctx context.Context, id space.ID, o InviteOptions) (Invite, error)
-	Join(ctx context.Context, link string) (Joined, error)
-} {
-	if s.Invites != nil {
-		return s.Invites
-	}
-	return s.Membership
-}
-
 // inviteAnswer is HappyView's, with the link beside. The token is the link:
 // whoever takes a token takes any text.
 type inviteAnswer struct {
@@ -56,7 +45,7 @@ func createInvite(c *call) (any, error) {
 	if o.Approval, _, err = c.body.boolean("approval"); err != nil {
 		return nil, err
 	}
-	inv, err := c.s.invites().Invite(c.ctx(), id, o)
+	inv, err := c.s.Invites.Invite(c.ctx(), id, o)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +215,7 @@ func (c *call) join(link string) (joinAnswer, error) {
 	c.extend(patience)
 	ctx, cancel := context.WithTimeout(c.ctx(), patience)
 	defer cancel()
-	j, err := c.s.invites().Join(ctx, link)
+	j, err := c.s.Invites.Join(ctx, link)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = faultf(ErrStillWaiting, "still waiting for a keeper to grant the key after %d s; the node goes on asking, see status", wait)
 	}

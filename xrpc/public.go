@@ -34,7 +34,7 @@ func (c *call) public() bool {
 		return false
 	}
 	info, err := c.s.Spaces.Space(c.ctx(), id)
-	if err != nil || info.Deleted || !open(info.Policy) {
+	if err != nil || !open(info.Policy) {
 		return false
 	}
 	c.anonymous = true

@@ -45,11 +45,10 @@ const (
 // Server answers the HTTP API. It acts as the node's owner for whoever holds
 // the token.
 type Server struct {
-	Spaces     Spaces
-	Membership Membership
-	Records    Records
-	Repos      Repos
-	Node       Node
+	Spaces  Spaces
+	Records Records
+	Repos   Repos
+	Node    Node
 
 	Roster      Roster
 	Delegations Delegations

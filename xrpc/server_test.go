@@ -19,7 +19,7 @@ var both = map[string]Dialect{"happyview": HappyView, "atproto": ATProto}
 
 func newServer(f *fake) *Server {
 	return &Server{
-		Spaces: f, Membership: f, Records: f, Repos: f, Node: f,
+		Spaces: f, Records: f, Repos: f, Node: f,
 		Roster: f, Delegations: f, Invites: f, Approvals: f, Keys: f, Keepers: f, Admin: f, Transfers: f, Exits: f, Devices: f, Backups: f,
 		Owner: owner, Token: apiToken, Version: "v0",
 	}

@@ -158,7 +158,6 @@ type spaceObject struct {
 	Epoch         uint64       `json:"epoch"`
 	Policy        space.Policy `json:"policy"`
 	ChangedMs     int64        `json:"policyChangedMs,omitempty"`
-	Deleted       bool         `json:"deleted,omitempty"`
 	Frozen        bool         `json:"frozen,omitempty"`
 }
 
@@ -170,7 +169,7 @@ func (c *call) spaceObject(i SpaceInfo) spaceObject {
 		Mint: p.Mint, Access: accessOf(p), Managing: orNull(p.ManagingApp), Config: freeConfig(p.Config),
 		CreatedAt: timeText(i.CreatedMs * 1000),
 		URI:       c.d.spaceURI(i.ID), Name: i.Name, Role: i.Level.String(), Epoch: i.Epoch, Policy: p,
-		Deleted: i.Deleted, Frozen: i.Frozen, ChangedMs: i.UpdatedMs,
+		Frozen: i.Frozen, ChangedMs: i.UpdatedMs,
 	}
 	if c.anonymous {
 		o.Name, o.Role = "", space.LevelNone.String() // the owner's own
@@ -286,7 +285,7 @@ func listSpaces(c *call) (any, error) {
 		return typ != "" && i.ID.Type != typ || c.d == ATProto && did != "" && i.Authority != did
 	})
 	slices.SortFunc(all, func(a, b SpaceInfo) int { return strings.Compare(a.ID.String(), b.ID.String()) })
-	if c.d == HappyView && did != "" && did != c.s.Owner {
+	if c.d == HappyView && did != "" && did != c.s.Owner && hasRoster(c.s) {
 		if all, err = c.sharedWith(did, all); err != nil {
 			return nil, err
 		}
@@ -310,7 +309,7 @@ func listSpaces(c *call) (any, error) {
 func (c *call) sharedWith(did space.DID, all []SpaceInfo) ([]SpaceInfo, error) {
 	shared := all[:0]
 	for _, i := range all {
-		members, err := c.s.roster()(c.ctx(), i.ID)
+		members, err := c.s.Roster.Members(c.ctx(), i.ID)
 		switch {
 		case errors.Is(err, space.ErrForbidden):
 			continue // the owner may not see this roster

@@ -56,7 +56,6 @@ type spaceView struct {
 	CreatedAt string       `json:"createdAt"`
 	Rev       string       `json:"rev,omitempty"`
 	Policy    space.Policy `json:"policy"`
-	Deleted   bool         `json:"deleted,omitempty"`
 	Frozen    bool         `json:"frozen,omitempty"`
 }
 
@@ -64,7 +63,7 @@ func view(s xrpc.SpaceInfo) spaceView {
 	v := spaceView{
 		URI: s.ID, SpaceID: hex.EncodeToString(s.SpaceID[:]), Name: s.Name, Epoch: s.Epoch, Role: s.Level,
 		Authority: s.Authority, Creator: s.Creator, CreatedAt: timestamp(s.CreatedMs), Policy: s.Policy,
-		Deleted: s.Deleted, Frozen: s.Frozen,
+		Frozen: s.Frozen,
 	}
 	if s.Rev != 0 {
 		v.Rev = s.Rev.String()
@@ -159,10 +158,7 @@ func (c *spaceShowCmd) Run(a *app) error {
 
 // ends says what became of a space that takes no more.
 func (v spaceView) ends() string {
-	switch {
-	case v.Deleted:
-		return "  deleted"
-	case v.Frozen:
+	if v.Frozen {
 		return "  frozen"
 	}
 	return ""

@@ -53,11 +53,7 @@ type spaceLeaveCmd struct {
 
 // Run takes the owner off the roster.
 func (c *spaceLeaveCmd) Run(a *app) error {
-	err := a.end(c.Space, "left", func(api *xrpc.Client, id space.ID) error { return api.Leave(a.ctx, id) })
-	if err == nil {
-		a.say("next", "%s destroys what is still here", a.kith("space forget %s", c.Space))
-	}
-	return err
+	return a.end(c.Space, "left", func(api *xrpc.Client, id space.ID) error { return api.Leave(a.ctx, id) })
 }
 
 type spaceForgetCmd struct {
@@ -78,7 +74,12 @@ func (a *app) end(name, what string, do func(*xrpc.Client, space.ID) error) erro
 	if err := do(api, id); err != nil {
 		return err
 	}
-	return a.answer(map[string]any{"uri": id, what: true}, func(w io.Writer) { line(w, what, "%s", id) })
+	return a.answer(map[string]any{"uri": id, what: true}, func(w io.Writer) {
+		line(w, what, "%s", id)
+		if what != "forgotten" {
+			a.say("next", "%s destroys what is still here", a.kith("space forget %s", id))
+		}
+	})
 }
 
 type spaceRotateCmd struct {
