@@ -137,7 +137,7 @@ func (n *Node) Status(ctx context.Context) (xrpc.Status, error) {
 	s := xrpc.Status{
 		Version: n.cfg.Version, DID: n.self.did, PeerID: n.host.ID().String(), Home: n.cfg.Home,
 		Listen: fullAddrs(n.host), Peers: peers, Spaces: []xrpc.SpaceStatus{}, Warnings: n.warnings(),
-		Counters: n.stats.snapshot(n.mesh),
+		Counters: n.stats.snapshot(n.mesh), Keeper: n.cfg.Keeper,
 	}
 	for _, r := range n.all() {
 		s.Spaces = append(s.Spaces, r.status())
@@ -164,6 +164,7 @@ func (n *Node) warnings() []string {
 	}
 	w = append(w, n.deviceWarnings()...)
 	w = append(w, n.delegationWarnings()...)
+	w = append(w, n.keeperWarnings()...)
 	if err := n.store.Err(); err != nil {
 		w = append(w, "the store does not take writes: "+err.Error())
 	}

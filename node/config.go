@@ -39,6 +39,10 @@ type Config struct {
 	Log *slog.Logger
 	// Version is what status and _health report.
 	Version string
+	// Keeper says that the node is meant to be always on and to admit, certify
+	// and order for spaces that make it their keeper. What it may do the logs
+	// of those spaces say.
+	Keeper bool
 	// NoReconcile leaves gossip alone to spread entries. It exists for
 	// negative controls: a node that runs so does not converge.
 	NoReconcile bool

@@ -288,3 +288,16 @@ func (a *actor) stateBefore(seq uint64) (*control.State, error) {
 	}
 	return s, nil
 }
+
+// keeperWarnings tell an owner whose keeper has nothing to keep.
+func (n *Node) keeperWarnings() []string {
+	if !n.cfg.Keeper {
+		return nil
+	}
+	for _, r := range n.all() {
+		if r.admits() {
+			return nil
+		}
+	}
+	return []string{"this node runs as a keeper and no space has made it one yet: kith space keeper add SPACE " + string(n.self.did)}
+}

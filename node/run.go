@@ -48,6 +48,9 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 		Ready: true, DID: n.self.did, PeerID: n.host.ID().String(), Listen: fullAddrs(n.host),
 		TokenFile: TokenFile(n.cfg.Home), Roles: []string{"member"},
 	}
+	if n.cfg.Keeper {
+		r.Roles = append(r.Roles, "keeper")
+	}
 	if n.api == nil {
 		ready(r)
 		<-ctx.Done()
