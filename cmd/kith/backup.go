@@ -174,4 +174,3 @@ func (a *app) words(file string) (identity.Seed, error) {
 	}
 	return seed, nil
 }
-

@@ -168,15 +168,7 @@ func (c *deviceRevokeCmd) Run(a *app) error {
 		return err
 	}
 	d, err := api.RevokeDevice(a.ctx, id)
-	switch {
-	case errors.Is(err, xrpc.ErrLastDevice):
-		return &failure{
-			code: exitDenied, name: "LastDevice", message: reason(err),
-			hint: "revoke it from another device; with the 24 words alone: kith init --recover elsewhere, then revoke this one",
-		}
-	case errors.Is(err, xrpc.ErrDeviceNotFound):
-		return a.noDevice(c.ID)
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	return a.answer(d, func(w io.Writer) {

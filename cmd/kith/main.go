@@ -42,6 +42,8 @@ type commands struct {
 	Init    initCmd    `cmd:"" help:"Make a new identity."`
 	Run     runCmd     `cmd:"" help:"Run the node until it is interrupted."`
 	ID      idCmd      `cmd:"" name:"id" help:"Show who this is."`
+	Device  deviceCmd  `cmd:"" help:"Your devices."`
+	Backup  backupCmd  `cmd:"" help:"Copies of this home."`
 	Status  statusCmd  `cmd:"" help:"Show the node, its peers and its spaces."`
 	Peer    peerCmd    `cmd:"" help:"Other nodes."`
 	Space   spaceCmd   `cmd:"" help:"Make, share and join spaces."`
