@@ -29,10 +29,6 @@ type Config struct {
 	// Origins are the web origins (scheme://host[:port]) that may call the API
 	// besides loopback.
 	Origins []string
-	// Keeper says, to scripts and in status, that this node is meant to stay up
-	// for the spaces that made its owner a keeper. What it may do there, their
-	// logs say.
-	Keeper bool
 	// NoMDNS turns off looking for nodes on the local network.
 	NoMDNS bool
 	// Passphrase unlocks the key file; nil where it is not protected.

@@ -51,9 +51,6 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 	if n.cfg.Keeper {
 		r.Roles = append(r.Roles, "keeper")
 	}
-	if n.cfg.Keeper {
-		r.Roles = append(r.Roles, "keeper")
-	}
 	if n.api == nil {
 		ready(r)
 		<-ctx.Done()
