@@ -29,6 +29,10 @@ type Config struct {
 	// Origins are the web origins (scheme://host[:port]) that may call the API
 	// besides loopback.
 	Origins []string
+	// Keeper says, to scripts and in status, that this node is meant to stay up
+	// for the spaces that made its owner a keeper. What it may do there, their
+	// logs say.
+	Keeper bool
 	// NoMDNS turns off looking for nodes on the local network.
 	NoMDNS bool
 	// Passphrase unlocks the key file; nil where it is not protected.
@@ -39,10 +43,6 @@ type Config struct {
 	Log *slog.Logger
 	// Version is what status and _health report.
 	Version string
-	// Keeper says that the node is meant to be always on and to admit, certify
-	// and order for spaces that make it their keeper. What it may do the logs
-	// of those spaces say.
-	Keeper bool
 	// NoReconcile leaves gossip alone to spread entries. It exists for
 	// negative controls: a node that runs so does not converge.
 	NoReconcile bool
