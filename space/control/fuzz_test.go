@@ -241,10 +241,6 @@ func FuzzLeave(f *testing.F) {
 		if again, err := l.Encode(); err != nil || !bytes.Equal(again, b) {
 			t.Fatalf("%x encodes as %x, %v", b, again, err)
 		}
-		m := &Member{Slot: l.Slot, C: l.C, ILHead: o.state.Head}
-		if err := l.verify(l.Space, m); err == nil && l.C != o.state.C {
-			t.Fatal("a statement of a stranger verifies")
-		}
 	})
 }
 
