@@ -272,12 +272,6 @@ type SpaceStatus struct {
 	Digest     string     `json:"digest"`
 	InSyncWith []SyncPeer `json:"inSyncWith"`
 	LastError  string     `json:"lastError,omitempty"`
-	Caps       []Cap      `json:"caps,omitempty"` // what this node may do as a keeper of the space
-	Sequencer  space.DID  `json:"sequencer,omitempty"`
-	Frozen     bool       `json:"frozen,omitempty"`
-	Deleted    bool       `json:"deleted,omitempty"`
-	Waiting    uint64     `json:"waiting,omitempty"`  // own writes that are not sealed yet
-	Requests   uint64     `json:"requests,omitempty"` // newcomers who wait for a yes
 }
 
 // SyncPeer says that a peer held the same digest at a time.

@@ -18,7 +18,7 @@ type runCmd struct {
 	NoMDNS         bool     `help:"Do not look for nodes on the local network." name:"no-mdns"`
 	PassphraseFile string   `help:"File with the passphrase of the keys." placeholder:"FILE"`
 	Relay          bool     `help:"Carry sealed envelopes for others (not built yet)."`
-	Keeper         bool     `help:"Keep and hand out keys for others (not built yet)."`
+	Keeper         bool     `help:"Stay up for the spaces that made this member a keeper."`
 }
 
 // Run runs the node until it is told to stop. Its first line on stdout says in
@@ -27,10 +27,8 @@ func (c *runCmd) Run(a *app) error {
 	if err := a.hereOnly(); err != nil {
 		return err
 	}
-	for flag, on := range map[string]bool{"--relay": c.Relay, "--keeper": c.Keeper} {
-		if on {
-			return notBuilt("%s", flag)
-		}
+	if c.Relay {
+		return notBuilt("--relay")
 	}
 	log := a.logger()
 	pass, err := c.identity(a, log)
@@ -38,7 +36,7 @@ func (c *runCmd) Run(a *app) error {
 		return err
 	}
 	n, err := node.New(node.Config{
-		Home: a.Home, Listen: c.Listen, HTTP: c.HTTP, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS,
+		Home: a.Home, Listen: c.Listen, HTTP: c.HTTP, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Keeper: c.Keeper,
 		Passphrase: pass, Log: log, Version: baseVersion,
 	})
 	if err != nil {
