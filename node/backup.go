@@ -185,7 +185,8 @@ func lockBackup(id *age.X25519Identity, passphrase string) ([]byte, error) {
 	if _, err := io.WriteString(w, id.String()); err != nil {
 		return nil, err
 	}
-	return b.Bytes(), w.Close()
+	err = w.Close()
+	return b.Bytes(), err
 }
 
 // items writes items until one fails.

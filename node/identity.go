@@ -168,7 +168,7 @@ func (n *Node) takeList(raw []byte) {
 		return
 	}
 	if l.C == n.self.c {
-		if err := n.account.take(raw, l); err != nil {
+		if err := n.account.take(raw, l); err != nil && st.Can(n.self.device.ID(), 0) {
 			n.log.Warn("take over the list of spaces from another device", "err", err)
 		}
 		return
@@ -278,7 +278,8 @@ func fetchIdentity(ctx context.Context, h host.Host, from peer.ID, c identity.Co
 
 // How often the owner's identity is published and looked after.
 const (
-	identityEvery   = 5 * time.Second  // a look at what changed
+	identityEvery   = 5 * time.Second // a look at what changed
+	identitySoon    = 50 * time.Millisecond
 	identityAgain   = 10 * time.Minute // a node that was told is asked again
 	identityPeers   = 16               // nodes told in one round
 	identityRefused = time.Minute      // a node that did not answer is left alone
@@ -301,6 +302,11 @@ func (n *Node) tendIdentity(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.account.wake:
+			select { // what comes together is told together
+			case <-ctx.Done():
+				return
+			case <-time.After(identitySoon):
+			}
 		case <-t.C:
 		}
 		if err := n.refreshAccount(); err != nil {

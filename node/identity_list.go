@@ -263,9 +263,13 @@ func (n *Node) compose(st identity.State) identity.Account {
 	own = own[:min(len(own), identity.MaxListAddrs)]
 	me := identity.AccountDevice{ID: n.self.device.ID(), Name: deviceName(), Addrs: own}
 	for _, d := range a.plain.Devices {
-		if d.ID == me.ID {
+		switch {
+		case d.ID == me.ID:
 			me.Name = d.Name
-		} else if st.Can(d.ID, 0) {
+		case st.Can(d.ID, 0):
+			out.Devices = append(out.Devices, d)
+		case st.Revoked(d.ID) && len(a.plain.Devices) < identity.MaxListDevices:
+			d.Addrs = []string{}
 			out.Devices = append(out.Devices, d)
 		}
 	}

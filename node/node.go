@@ -334,6 +334,7 @@ func (n *Node) start(a *actor) error {
 	go a.run(ctx) // what it owes to gossip, it can say now
 	n.wg.Go(func() { n.tend(ctx, a) })
 	n.redial.poke()
+	n.account.poke()
 	return err
 }
 
@@ -440,6 +441,7 @@ func (n *Node) peerJoined(a *actor) func(peer.ID) {
 	return func(p peer.ID) {
 		n.book.learn(a.sid, peer.AddrInfo{ID: p, Addrs: n.host.Peerstore().Addrs(p)})
 		n.reconcile(a.sid, p)
+		n.account.poke()
 	}
 }
 

@@ -18,7 +18,8 @@ import (
 const (
 	MaxList         = 1 << 20 // bytes of a sealed list
 	MaxListSpaces   = 10_000  // spaces in it
-	MaxListAddrs    = 8       // addresses of a space, or of the devices
+	MaxListDevices  = 200     // devices in it, those that were revoked too
+	MaxListAddrs    = 8       // addresses of a space, or of a device
 	maxListText     = 1 << 10 // bytes of a name, an address, a URI
 	minListSize     = 1 << 10 // what the smallest list is padded to
 	listVersion     = 1
@@ -37,7 +38,8 @@ type Account struct {
 	Spaces  []AccountSpace
 }
 
-// AccountDevice is a device as people know it, and where its node was.
+// AccountDevice is a device as people know it, and where its node was; a
+// revoked one is nowhere.
 type AccountDevice struct {
 	_     struct{} `cbor:",toarray"`
 	ID    DeviceID
@@ -212,7 +214,7 @@ func (a Account) check() error {
 	if _, err := a.Key(); err != nil {
 		return fmt.Errorf("account: %w", err)
 	}
-	if len(a.Spaces) > MaxListSpaces || len(a.Devices) > MaxDevices {
+	if len(a.Spaces) > MaxListSpaces || len(a.Devices) > MaxListDevices {
 		return fmt.Errorf("account: %w: %d spaces, %d devices", space.ErrTooLarge, len(a.Spaces), len(a.Devices))
 	}
 	texts, addrs := []string{}, 0
