@@ -171,14 +171,24 @@ func (a *actor) stageControl(c *change, raw []byte) error {
 		}
 	}
 	next, err := control.Apply(s, e)
-	if isStale(err) {
+	var super control.ErrSuperseded
+	switch {
+	case isStale(err):
 		return nil
-	}
-	if err != nil {
+	case errors.As(err, &super):
+		return newTerm{super, raw}
+	case err != nil:
 		return err
 	}
 	c.follow(s, next, e)
 	return nil
+}
+
+// newTerm: an entry that begins a term where our log has gone on in an earlier
+// one.
+type newTerm struct {
+	control.ErrSuperseded
+	raw []byte
 }
 
 // follow stages a control entry that was applied and all that it brings.

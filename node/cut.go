@@ -251,12 +251,12 @@ type forkProof struct {
 // earlier than we knew. It reports whether err was one.
 func (a *actor) conflict(err error) bool {
 	var fork control.ErrFork
-	var super control.ErrSuperseded
+	var term newTerm
 	switch {
 	case errors.As(err, &fork):
 		a.freeze(fork)
-	case errors.As(err, &super):
-		a.supersede(super)
+	case errors.As(err, &term):
+		a.supersede(term)
 	default:
 		return false
 	}
@@ -333,9 +333,10 @@ func (a *actor) rawControl(seq uint64) ([]byte, bool, error) {
 	return nil, false, nil
 }
 
-// supersede drops the entries of a term that ended earlier than we knew, and
-// draws everything again. Peers bring the entries of the new term.
-func (a *actor) supersede(s control.ErrSuperseded) {
+// supersede drops the entries of a term that ended earlier than we knew, goes
+// over to the new one, and draws everything again. The old entries are still in
+// the chains: they are stale once the new term has begun.
+func (a *actor) supersede(s newTerm) {
 	a.log.Warn("a new sequencer ended the term earlier than we knew", "accepted", s.Accept.Seq)
 	keep := s.Accept.Seq
 	if !s.Known {
@@ -356,6 +357,9 @@ func (a *actor) supersede(s control.ErrSuperseded) {
 		a.fail(err)
 		return
 	}
-	a.retry()
+	if err := a.ingestControl([][]byte{s.raw}); err != nil {
+		a.log.Info("the new term waits for what comes before it", "err", err)
+		a.retry()
+	}
 	a.checkDue = time.Now()
 }

@@ -254,9 +254,9 @@ func (a *actor) thaw(proof *forkProof) error {
 	if err != nil {
 		return err
 	}
-	a.supersede(control.ErrSuperseded{Accept: before.Head, Known: true})
-	if err := a.ingestControl([][]byte{entry.Raw()}); err != nil {
-		return err
+	a.supersede(newTerm{control.ErrSuperseded{Accept: before.Head, Known: true}, entry.Raw()})
+	if a.ctl.Head.Hash != entry.Hash() {
+		return fmt.Errorf("begin a new term of %s: %w", a.id, space.ErrUnavailable)
 	}
 	a.out.compare(a.sid)
 	return nil

@@ -158,6 +158,8 @@ func (n *Node) session(ctx context.Context, a *actor, ep *epoch, s network.Strea
 		return err
 	}
 	n.stats.SyncDone.Add(1)
+	n.log.Debug("synced", "peer", s.Conn().RemotePeer(), "space", fingerprint(a.sid), "epoch", ep.n, "equal", res.Equal,
+		"ctl", fmt.Sprintf("%d.%d", res.Ctl.Term, res.Ctl.Seq), "peerCtl", fmt.Sprintf("%d.%d", res.PeerCtl.Term, res.PeerCtl.Seq))
 	a.synced(s.Conn().RemotePeer(), ep, res)
 	switch {
 	case res.Equal:
