@@ -213,6 +213,15 @@ func (s *Store) warn(format string, args ...any) {
 	}
 }
 
+// Interrupt has before run ahead of each step of every write from now on; its
+// error ends the write there, as a crash would. It is for tests of what a crash
+// leaves; before must not call the Store.
+func (s *Store) Interrupt(before func(step string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = before
+}
+
 // Put seals b as name, durably. What name held becomes the generation before,
 // unless it is damaged: then the older one stays.
 func (s *Store) Put(name string, b []byte) error {
