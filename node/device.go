@@ -194,6 +194,9 @@ func (n *Node) onlyCopies(st identity.State) []string {
 	}
 	for _, r := range n.all() {
 		s := r.status()
+		if !r.takesPart() || r.equalLately() {
+			continue
+		}
 		if s.Entries > 0 && len(s.InSyncWith) == 0 && r.control().Len() == 1 && len(st.Devices) == 1 {
 			w = append(w, "only this node holds "+called(r.actor)+": nobody else is in it; a backup, a second device or another member would keep a copy")
 		} else if s.Entries > 0 && len(s.InSyncWith) == 0 {

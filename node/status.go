@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/kithnet/kith/gossip"
 	"github.com/kithnet/kith/space"
@@ -112,6 +113,20 @@ func (a *actor) inSync(shown map[uint64]xrpc.SyncPeer) (newest xrpc.SyncPeer, ok
 		}
 	}
 	return newest, true
+}
+
+// equalLately reports whether any peer held in the last minutes what we held.
+func (a *actor) equalLately() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for _, shown := range a.syncs {
+		for _, p := range shown {
+			if p.Digest != "" && time.Since(time.UnixMilli(p.At)) < settledFor {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // trouble says what keeps the space from working as it should. mu is held.
