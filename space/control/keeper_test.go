@@ -266,6 +266,14 @@ func TestC1WhoMayPropose(t *testing.T) {
 			return l.rotated(KindKeeperSet, KeeperSet{Slot: 2, C: l.memberAt(2).C, Caps: CapSequence, Devices: [][32]byte{pub(fixedKey("mine"))}})
 		}, false},
 		{"refresh a child", KindDelegationSet, func(l *log) any { return fresh(l, func(*Descriptor) {}) }, true},
+		{"refresh a child by another sequencer", KindDelegationSet, func(l *log) any {
+			old := must2(l.s.Delegation(child))
+			d := testDescriptor(child, l.now)
+			d.Head.Seq++
+			d.Sequencer = pub(fixedKey("usurper"))
+			b := Delegation{Slot: old.Slot, Child: child, Level: old.Level, Descriptor: must(must(d.Sign(fixedKey("usurper"))).Encode())}
+			return l.rotated(KindDelegationSet, b)
+		}, false},
 		{"raise a child", KindDelegationSet, func(l *log) any {
 			b := fresh(l, func(*Descriptor) {}).(Delegation)
 			b.Level = space.LevelWrite

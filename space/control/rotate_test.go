@@ -211,6 +211,28 @@ func TestBoundOfTheReturned(t *testing.T) {
 	}
 }
 
+// Two branches that end somebody's chains do not see each other's endings.
+func TestEndingsOfBranches(t *testing.T) {
+	l := settled(t)
+	c := l.memberAt(2).C
+	end := func(l *log, seq uint64) {
+		l.add(KindEpoch, l.rotated(KindEpoch, nil, func(r *Rotation) {
+			r.Ended, r.Epoch.Cuts = []identity.Commitment{c}, []Cut{{Chain: [32]byte{1}, Seq: seq}}
+		}))
+	}
+	for i := range uint64(9) {
+		before := l.s.Epoch
+		x, y := *l, *l
+		x.entries, y.entries = nil, nil
+		end(&x, 100+i)
+		end(&y, 200+i)
+		if got := x.s.Bound(c, before, [32]byte{1}).Seq; got != 100+i {
+			t.Fatalf("after %d endings a branch says %d", i, got)
+		}
+		l.s = x.s
+	}
+}
+
 // A rotation ends the chains of others, too: of a member with a revoked
 // device, say, or of who wrote by way of a child space.
 func TestEndedByRotation(t *testing.T) {
