@@ -297,7 +297,10 @@ func (n *Node) findParents(ctx context.Context, a *actor) {
 	}
 	for _, r := range known {
 		parent := [32]byte(r.Parent)
-		if n.bySpace(parent) != nil || n.left(parent) || !n.kin.mayEnter(parent) {
+		if p := n.bySpace(parent); p != nil && p.ownLevel() != space.LevelNone {
+			continue
+		}
+		if n.left(parent) || !n.kin.mayEnter(parent) {
 			continue
 		}
 		if err := n.enter(ctx, a, r); err != nil {
@@ -359,12 +362,20 @@ func (n *Node) takeParents(child [32]byte, list []parentRecord) error {
 	return errors.Join(errs...)
 }
 
-// enter takes part in a parent of a space this node is in.
+// enter takes part in a parent of a space this node is in: for the first time,
+// or again, after the child was no member for a while.
 func (n *Node) enter(ctx context.Context, child *actor, r parentRecord) error {
 	parent := [32]byte(r.Parent)
-	j, w, p, err := n.askSent(ctx, child, parent, parsePeers(r.Addrs), nil)
+	held := n.bySpace(parent)
+	if held != nil && held.control().Deleted {
+		return space.ErrSpaceDeleted
+	}
+	j, w, p, err := n.askSent(ctx, child, parent, parsePeers(r.Addrs), held)
 	if err != nil {
 		return err
+	}
+	if held != nil {
+		return n.takeSent(ctx, held, j, w, p)
 	}
 	if _, err := n.settleIn(j, w, p, ""); err != nil {
 		return err
@@ -386,15 +397,26 @@ func (n *Node) supplySent(ctx context.Context, a *actor) (bool, error) {
 	if child == nil {
 		return false, nil
 	}
+	// The child's own keys may have come since.
+	again := &readopt{reply: make(chan error, 1)}
+	if err, sendErr := ask(ctx, a, again, again.reply); err == nil && sendErr == nil && !a.lacks() {
+		return true, nil
+	}
 	j, w, p, err := n.askSent(ctx, child, a.sid, n.near(a.sid), a)
 	if err != nil {
 		return true, err
 	}
+	return true, n.takeSent(ctx, a, j, w, p)
+}
+
+// takeSent keeps what a keeper gave for a space that is held here.
+func (n *Node) takeSent(ctx context.Context, a *actor, j *joined, w seal.Welcome, p peer.AddrInfo) error {
 	n.learnAll(w.IdentityLog, j.rosterHead)
 	n.book.learn(a.sid, p)
 	m := &newKeys{joined: j, reply: make(chan error, 1)}
 	takeErr, sendErr := ask(ctx, a, m, m.reply)
-	return true, errors.Join(takeErr, sendErr)
+	n.kin.stir(a.sid)
+	return errors.Join(takeErr, sendErr)
 }
 
 // askSent shows a keeper of a parent the word of a child that we are in it.
@@ -424,7 +446,7 @@ func (n *Node) askWelcomeSent(ctx context.Context, p peer.AddrInfo, child, paren
 	}
 	body := welcomeBody{Writer: b.writer.Public(), Voucher: v}
 	if from != nil {
-		b.base, b.topics = from.known()
+		b.base, b.topics, b.opened = from.known()
 		body.Have = b.base.Head
 	}
 	puk := n.self.ownPUK()

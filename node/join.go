@@ -197,6 +197,7 @@ type belief struct {
 	head   *[32]byte      // an entry that the log must contain; nil: none in particular
 	base   *control.State // what of the log is held; nil: nothing
 	topics map[uint64]envelope.TopicID
+	opened *control.Epoch // what base says of an epoch whose keys are not held; nil: nothing
 	writer seal.WriterKey
 	via    [32]byte    // the child space that sends us; zero: the roster names us
 	level  space.Level // what that child says of us
@@ -305,9 +306,17 @@ func (b belief) issuers(j *joined, keys seal.Keys, w seal.Welcome) (map[uint64]e
 	for _, p := range w.Prior {
 		held[p.Epoch] = p.Keys
 	}
+	var bodies []control.Epoch
+	if b.opened != nil {
+		bodies = append(bodies, *b.opened)
+	}
 	for _, e := range j.entries {
-		body, ok := epochOf(e.Body())
-		if !ok || held[body.N].IsZero() {
+		if body, ok := epochOf(e.Body()); ok {
+			bodies = append(bodies, body)
+		}
+	}
+	for _, body := range bodies {
+		if held[body.N].IsZero() {
 			continue
 		}
 		issuer, err := openInner(j.state.SpaceID, held[body.N], body)

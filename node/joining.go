@@ -171,7 +171,7 @@ func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (
 		Writer: b.writer.Public(),
 	}
 	if q.from != nil {
-		b.base, b.topics = q.from.known()
+		b.base, b.topics, b.opened = q.from.known()
 		c.Have = b.base.Head
 	}
 	var w seal.Welcome
@@ -184,13 +184,17 @@ func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (
 	return j, w, err
 }
 
-// known is what is held of a space's log, and the topics of its epochs.
-func (a *actor) known() (*control.State, map[uint64]envelope.TopicID) {
+// known is what is held of a space's log, the topics of its epochs, and the
+// body that opens an epoch whose keys are not here, if the log has come that far.
+func (a *actor) known() (*control.State, map[uint64]envelope.TopicID, *control.Epoch) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	topics := map[uint64]envelope.TopicID{}
 	for _, e := range a.epochs {
 		topics[e.n] = e.id
 	}
-	return a.ctl, topics
+	if rot, ok := a.opening(); ok {
+		return a.ctl, topics, &rot.Epoch
+	}
+	return a.ctl, topics, nil
 }
