@@ -71,7 +71,7 @@ func (n *Node) auditWraps(ctx context.Context, a *actor) error {
 		return err
 	}
 	if len(stale) == 0 && !a.epochIsOld() {
-		return nil
+		return n.makeFinal(ctx, a)
 	}
 	if !a.sequences() {
 		select {
@@ -86,6 +86,23 @@ func (n *Node) auditWraps(ctx context.Context, a *actor) error {
 	n.log.Info("a new epoch for a space", "space", fingerprint(a.sid), "stale", len(stale))
 	_, err = n.amend(ctx, a, a.renewal(stale))
 	return err
+}
+
+// makeFinal writes a checkpoint once a day, where this node orders the log.
+func (n *Node) makeFinal(ctx context.Context, a *actor) error {
+	if !a.sequences() {
+		return nil
+	}
+	e, mark, err := a.checkpointDue(time.Now())
+	if err != nil || e == nil {
+		return err
+	}
+	if _, err := n.amend(ctx, a, a.checkpoint(e)); err != nil {
+		return err
+	}
+	m := &setMeta{name: checkpointMeta, value: mark, reply: make(chan error, 1)}
+	err, sendErr := ask(ctx, a, m, m.reply)
+	return errors.Join(err, sendErr)
 }
 
 func (a *actor) epochIsOld() bool {

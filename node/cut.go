@@ -237,6 +237,78 @@ func (a *actor) refusedByCut() (n uint64) {
 	return n
 }
 
+// errNotFinal: a branch of a chain other than the one that the log made final.
+// Whoever got hold of a chain's key cannot put another history in its place.
+var errNotFinal = fmt.Errorf("another branch than the log names as final: %w", space.ErrForged)
+
+// checkFinal holds a run against the checkpoints and cuts of the log.
+func (a *actor) checkFinal(run []envelope.Envelope) error {
+	if len(run) == 0 {
+		return nil
+	}
+	final, ok := a.ctl.Final(run[0].Chain())
+	if !ok || final.Seq < run[0].Seq() || final.Seq > run[len(run)-1].Seq() {
+		return nil
+	}
+	if i := final.Seq - run[0].Seq(); i < uint64(len(run)) && run[i].Seq() == final.Seq && run[i].ID() != envelope.ID(final.ID) {
+		return errNotFinal
+	}
+	return nil
+}
+
+// checkpointEvery is how often the sequencer makes final what is there.
+const checkpointEvery = 24 * time.Hour
+
+// checkpoint is the entry that makes an epoch's history final as it is here.
+func (a *actor) checkpoint(e *epoch) amendment {
+	return func(st *control.State) (control.Kind, any, []store.ObjectRow, error) {
+		a.mu.RLock()
+		defer a.mu.RUnlock()
+		body := control.Checkpoint{Epoch: e.n, Topic: e.id, Count: e.topic.Count(), Digest: e.topic.Digest()}
+		for ch := range e.topic.Chains() {
+			body.Heads = append(body.Heads, control.Cut{Chain: ch.ID, Seq: ch.Head.Seq, ID: ch.Head.ID})
+		}
+		if body.Count == 0 || len(body.Heads) > control.MaxCuts {
+			return 0, nil, nil, nil
+		}
+		return control.KindCheckpoint, body, nil, nil
+	}
+}
+
+// checkpointed is what the sequencer remembers of its last checkpoint.
+type checkpointed struct {
+	_     struct{} `cbor:",toarray"`
+	At    int64 // Unix milliseconds
+	Epoch uint64
+	Count uint64
+}
+
+const checkpointMeta = "checkpoint"
+
+// checkpointDue reports whether the epoch in force has entries that a day has
+// not made final, and what to remember once it has.
+func (a *actor) checkpointDue(now time.Time) (*epoch, []byte, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var last checkpointed
+	raw, ok, err := a.store.Meta(checkpointMeta)
+	if err == nil && ok {
+		err = space.Unmarshal(raw, &last)
+	}
+	if err != nil || a.now == nil || a.now.topic.Count() == 0 {
+		return nil, nil, err
+	}
+	next := checkpointed{At: now.UnixMilli(), Epoch: a.now.n, Count: a.now.topic.Count()}
+	if last.At == 0 { // the day begins with the first look
+		last.At = a.ctl.CreatedMs
+	}
+	if now.Sub(time.UnixMilli(last.At)) < checkpointEvery || last.Epoch == next.Epoch && last.Count == next.Count {
+		return nil, nil, nil
+	}
+	b, err := space.Marshal(next)
+	return a.now, b, err
+}
+
 // forkMeta keeps the proof that the sequencer signed two entries for one place.
 const forkMeta = "fork"
 

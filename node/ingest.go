@@ -61,6 +61,9 @@ func (a *actor) ingest(m *runIn) (accepted int, err error) {
 	if e == nil {
 		return 0, space.ErrSpaceNotFound
 	}
+	if err := a.checkFinal(m.run); err != nil {
+		return 0, err
+	}
 	adv, err := e.topic.Check(m.cert, m.run)
 	var gap envelope.ErrGap
 	if errors.As(err, &gap) {
