@@ -201,7 +201,6 @@ func (c *change) follow(s, next *control.State, e *control.Entry) {
 	}
 	c.recount(next, e.Body(), rot)
 	c.takeIssuer(e.Body())
-	c.a.out.kinMoved(c.a.sid)
 }
 
 func isStale(err error) bool {

@@ -134,6 +134,7 @@ func (c *change) commit(class store.Class) error {
 	c.show()
 	if c.ctl != nil {
 		a.turn(c.adopted)
+		a.out.kinMoved(a.sid)
 	}
 	return nil
 }
