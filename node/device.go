@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/space"
@@ -53,6 +54,11 @@ func (n *Node) openPersona() (err error) {
 // identity.
 func (n *Node) servePersona() {
 	n.host.SetStreamHandler(identityProtocol, n.serveIdentity)
+	n.host.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		if slices.Contains(n.account.siblings(), c.RemotePeer()) {
+			n.account.poke()
+		}
+	}})
 	n.wg.Go(func() { n.tendIdentity(n.ctx) })
 	n.wg.Go(func() { n.restoreSpaces(n.ctx) })
 }

@@ -23,3 +23,27 @@ func FetchIdentity(ctx context.Context, addr string, c identity.Commitment) (ent
 	log, l, err := fetchIdentity(ctx, h, p.ID, c)
 	return len(log), len(l) > 0, err
 }
+
+// Forked counts the chains of all spaces of which two branches were seen.
+func Forked(n *Node) int {
+	forked := 0
+	for _, r := range n.all() {
+		r.mu.RLock()
+		for _, e := range r.epochs {
+			for c := range e.topic.Chains() {
+				if c.Forked {
+					forked++
+				}
+			}
+		}
+		r.mu.RUnlock()
+	}
+	return forked
+}
+
+// OwnLog is the node's identity log.
+func OwnLog(n *Node) [][]byte { return n.self.ownLog() }
+
+// HasNewestKey reports whether the node holds the per-user key of its log's
+// newest generation.
+func HasNewestKey(n *Node) bool { return n.self.ownPUK().Public().Equal(n.self.ownState().PUK) }

@@ -415,9 +415,11 @@ func (n *Node) restoreSpaces(ctx context.Context) {
 			wait = fetchEvery
 			continue
 		}
-		n.meetSiblings(ctx)
 		before := len(todo)
+		var wg sync.WaitGroup
+		wg.Go(func() { n.meetSiblings(ctx) })
 		n.fetchSpaces(ctx, todo)
+		wg.Wait()
 		if len(n.missing()) < before {
 			wait = fetchEvery
 		} else {

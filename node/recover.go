@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -112,57 +113,79 @@ func sources(from []string) ([]peer.AddrInfo, error) {
 
 // finding is what was found of an identity so far.
 type finding struct {
-	h       host.Host
-	c       identity.Commitment
-	asked   map[peer.ID]bool
+	h     host.Host
+	c     identity.Commitment
+	asked map[peer.ID]bool
+
+	mu      sync.Mutex // guards what follows while nodes are asked
 	reached []peer.ID
 	answers int
 	log     [][]byte // nil: none yet
 	lists   []identity.List
 }
 
-// ask asks nodes and keeps the best of what they say.
+// ask asks nodes, all at once, and keeps the best of what they say.
 func (f *finding) ask(ctx context.Context, peers []peer.AddrInfo) {
 	ctx, cancel := context.WithTimeout(ctx, recoverWait)
 	defer cancel()
+	var wg sync.WaitGroup
 	for _, p := range peers {
-		if f.asked[p.ID] || len(f.asked) >= recoverPeers || ctx.Err() != nil {
+		if f.asked[p.ID] || len(f.asked) >= recoverPeers || p.ID == f.h.ID() {
 			continue
 		}
 		f.asked[p.ID] = true
-		if err := f.askOne(ctx, p); err == nil {
-			f.answers++
-		}
+		wg.Go(func() {
+			a, err := f.askOne(ctx, p)
+			f.take(p.ID, a, err)
+		})
 	}
+	wg.Wait()
 }
 
-func (f *finding) askOne(ctx context.Context, p peer.AddrInfo) error {
+// source is what one node knows.
+type source struct {
+	reached bool
+	log     [][]byte
+	list    []byte
+}
+
+func (f *finding) askOne(ctx context.Context, p peer.AddrInfo) (source, error) {
+	var a source
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if err := dial(dctx, f.h, p); err != nil {
-		return err
+		return a, err
 	}
-	f.reached = append(f.reached, p.ID)
-	log, list, err := fetchIdentity(ctx, f.h, p.ID, f.c)
+	a.reached = true
+	var err error
+	if a.log, a.list, err = fetchIdentity(ctx, f.h, p.ID, f.c); err != nil {
+		return a, err
+	}
+	st, err := identity.Verify(a.log)
+	if err == nil && st.C != f.c {
+		err = fmt.Errorf("another identity's log: %w", space.ErrForged)
+	}
+	return a, err
+}
+
+func (f *finding) take(from peer.ID, a source, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if a.reached {
+		f.reached = append(f.reached, from)
+	}
 	if err != nil {
-		return err
+		return
 	}
-	st, err := identity.Verify(log)
-	if err != nil {
-		return err
-	}
-	if st.C != f.c {
-		return fmt.Errorf("another identity's log: %w", space.ErrForged)
-	}
+	f.answers++
 	if f.log == nil {
-		f.log = log
+		f.log = a.log
 	} else {
-		f.log = identity.Choose(f.log, log)
+		f.log = identity.Choose(f.log, a.log)
 	}
-	if l, err := identity.ParseList(list); err == nil {
+	if l, err := identity.ParseList(a.list); err == nil {
 		f.lists = append(f.lists, l)
 	}
-	return nil
 }
 
 // account opens the newest list that is the identity's, or says that there is
