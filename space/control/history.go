@@ -133,6 +133,22 @@ func (s *State) MayWrite(c identity.Commitment, epoch uint64) bool {
 	return false
 }
 
+// LevelIn is the highest level that c had at any time of an epoch.
+func (s *State) LevelIn(c identity.Commitment, epoch uint64) space.Level {
+	p, ok := s.people.get(string(c[:]))
+	if !ok {
+		return space.LevelNone
+	}
+	var level space.Level
+	during := s.stretch(epoch)
+	for _, at := range p.periods {
+		if at.meets(during) {
+			level = max(level, at.level)
+		}
+	}
+	return level
+}
+
 // Author finds a present or past member: for what it wrote while it was one.
 func (s *State) Author(c identity.Commitment) (Member, bool) {
 	p, ok := s.people.get(string(c[:]))
