@@ -8,13 +8,15 @@
 // status code and the URI form of the caller's dialect. An option that is not
 // built answers its unsupported error: nothing is accepted and ignored.
 //
-// It refuses requests without the bearer token, Host headers it was not told
-// about, bodies that are not JSON, larger than 2 MiB or with a duplicate key,
-// and records that have no canonical encoding. A failure of the node's own
+// It refuses requests without the bearer token, but for what a space's policy
+// opens to everybody under a public name of the node; Host headers it was not
+// told about; bodies that are not JSON, larger than 2 MiB or with a duplicate
+// key; and records that have no canonical encoding. A failure of the node's own
 // answers 500 with a correlation id and nothing else; the cause is logged.
 //
-// It holds no keys and no state: the Server asks the five small interfaces of
-// types.go, which the node implements and the Client implements over HTTP.
+// It holds no keys and no state: the Server asks the small interfaces of
+// types.go and membership.go, which the node implements and the Client
+// implements over HTTP.
 //
 // Server and Client are safe for concurrent use once their fields are set; the
 // fields must not change after the first request. Values handed to the
