@@ -229,7 +229,7 @@ func (a *actor) welcome(st *control.State, m control.Member, who identity.State,
 	if c.Have == (space.Head{}) {
 		w.IdentityLog = a.memberLogs(st, room)
 	}
-	keys, err := keysFor(e.keys, m)
+	keys, err := keysFor(e.keys, m.C, m.Level)
 	if err != nil {
 		return verdict{}, err
 	}
@@ -260,17 +260,20 @@ func classOf(m control.Member) uint16 {
 	return memberClass
 }
 
-// keysFor are the keys of an epoch in the amount of a member's level.
-func keysFor(keys seal.Keys, m control.Member) (seal.Keys, error) {
-	if m.Level == space.LevelReadSelf {
-		return keys.Self(m.C)
+// keysFor are the keys of an epoch in the amount of a level.
+func keysFor(keys seal.Keys, c identity.Commitment, level space.Level) (seal.Keys, error) {
+	switch {
+	case level == space.LevelNone:
+		return seal.Keys{}, nil
+	case level == space.LevelReadSelf:
+		return keys.Self(c)
 	}
 	return keys, nil
 }
 
 // prior are the epochs before n: their control keys, so that the log can be
-// read, and their keys where the policy opens what was before. Who is a member
-// since an epoch gets that one and all behind it in any case.
+// read, and their keys: where the policy opens what was before, in the amount
+// of the member's level now, otherwise of the level it had then.
 func (a *actor) prior(st *control.State, m control.Member, n uint64) ([]seal.Prior, error) {
 	var out []seal.Prior
 	for i := uint64(1); i < n; i++ {
@@ -278,9 +281,13 @@ func (a *actor) prior(st *control.State, m control.Member, n uint64) ([]seal.Pri
 		if p.Control.IsZero() {
 			return nil, fmt.Errorf("welcome: the control key of epoch %d: %w", i, space.ErrNoKey)
 		}
-		if e := a.numbered(i); e != nil && (st.Policy.History == space.HistoryFull || i >= m.Epoch) {
+		level := m.Level
+		if st.Policy.History != space.HistoryFull {
+			level = st.LevelIn(m.C, i)
+		}
+		if e := a.numbered(i); e != nil {
 			if _, err := e.keys.Group(); err == nil {
-				if p.Keys, err = keysFor(e.keys, m); err != nil {
+				if p.Keys, err = keysFor(e.keys, m.C, level); err != nil {
 					return nil, err
 				}
 			}

@@ -309,7 +309,7 @@ func (n *Node) welcomeSent(a *actor, q question, who identity.State, nonce [32]b
 	if w.CtlLog, err = a.entriesAfterHead(b.Have, welcomeRoom); err != nil {
 		return welcomeAnswer{}, err
 	}
-	keys, err := keysFor(e.keys, m)
+	keys, err := keysFor(e.keys, m.C, m.Level)
 	if err != nil {
 		return welcomeAnswer{}, err
 	}
