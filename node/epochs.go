@@ -254,6 +254,11 @@ func (a *actor) hold(e *epoch) {
 		e.topic = envelope.NewTopic(e.id)
 		e.topic.SetIDs(ids{a.store, e.id})
 	}
+	for id, other := range a.epochs {
+		if other.n == e.n && id != e.id {
+			delete(a.epochs, id) // of an entry that is none of the log's
+		}
+	}
 	a.epochs[e.id] = e
 	for _, ch := range a.chains {
 		if ch.epoch.id == e.id {

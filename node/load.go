@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/kithnet/kith/space"
@@ -14,7 +15,7 @@ import (
 // load reads the space from its store: at start, and again after a commit of
 // which nobody knows whether it happened. The epochs' keys stay.
 func (a *actor) load() error {
-	epochs := a.epochs
+	epochs := maps.Clone(a.epochs)
 	ctl, err := a.loadControl()
 	if err != nil {
 		return err
@@ -23,6 +24,12 @@ func (a *actor) load() error {
 	for id := range epochs {
 		if topics[id], err = a.loadTopic(id); err != nil {
 			return err
+		}
+	}
+	for id, e := range epochs {
+		if !a.inLog(ctl, e, topics[id]) {
+			a.log.Info("keys of an epoch that never was, or was another", "epoch", e.n)
+			delete(epochs, id)
 		}
 	}
 	repos, err := a.loadRepos()
@@ -52,7 +59,7 @@ func (a *actor) load() error {
 	a.mu.Lock()
 	a.leaving = leaving
 	a.ctl, a.repos, a.doubt, a.broken, a.proof, a.recut, a.held = ctl, repos, doubt, nil, proof, recut, held
-	a.now = nil
+	a.now, a.epochs = nil, epochs
 	for id, e := range epochs {
 		e.topic = topics[id]
 		if e.n <= ctl.Epoch && (a.now == nil || e.n > a.now.n) {
@@ -66,6 +73,17 @@ func (a *actor) load() error {
 	a.pairs = map[pairKey]seal.Pair{}
 	a.oweStatement()
 	return a.restoreOutbox()
+}
+
+// inLog reports whether an epoch is one of the log's. A crash between keeping
+// the keys of a new epoch and its entry leaves keys of one that never was: the
+// next one of its number has others. An epoch that the log does not reach, and
+// in which somebody wrote, is one that the log lost.
+func (a *actor) inLog(ctl *control.State, e *epoch, t *envelope.Topic) bool {
+	if kid, ok := ctl.KID(e.n); ok {
+		return e.keys.CheckKID(kid) == nil
+	}
+	return t.Count() > 0
 }
 
 // oweStatement makes up for a statement that a crash or a failed disk kept us

@@ -620,7 +620,11 @@ func (n *Node) byTopic(id envelope.TopicID) (*actor, *epoch) {
 	if a == nil {
 		return nil, nil
 	}
-	return a, a.epoch(id)
+	e := a.epoch(id)
+	if e == nil {
+		return nil, nil
+	}
+	return a, e
 }
 
 // byID finds a space by its address, for its member: one that was removed, or
@@ -726,7 +730,11 @@ var _ gossip.Replica = (*heads)(nil)
 func (h *heads) Chain(id envelope.ChainID) (envelope.Chain, bool) {
 	h.a.mu.RLock()
 	defer h.a.mu.RUnlock()
-	return h.a.epochs[h.id].topic.Chain(id)
+	e := h.a.epochs[h.id]
+	if e == nil {
+		return envelope.Chain{}, false
+	}
+	return e.topic.Chain(id)
 }
 
 func (h *heads) IDAt(chain envelope.ChainID, seq uint64) (envelope.ID, bool) {

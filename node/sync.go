@@ -211,7 +211,12 @@ var (
 
 // topic is the replica of the session's epoch as it is now: a space that was
 // read again has another one. The actor's mu is held.
-func (r *replica) topic() *envelope.Topic { return r.a.epochs[r.e.id].topic }
+func (r *replica) topic() *envelope.Topic {
+	if e := r.a.epochs[r.e.id]; e != nil {
+		return e.topic
+	}
+	return r.e.topic // the log turned out to have another epoch
+}
 
 func (r *replica) Summary() (reconcile.Summary, error) {
 	r.a.mu.RLock()
