@@ -94,7 +94,7 @@ var meanings = []meaning{
 	{space.ErrSpaceExists, exitFailed, "SpaceAlreadyExists", say("choose another --key")},
 	{xrpc.ErrPetnameTaken, exitFailed, "NameTaken", say("choose another --name")},
 	{xrpc.ErrAmbiguous{}, exitFailed, "AmbiguousRepo", say("name one of them with --repo DID")},
-	{xrpc.ErrStillWaiting, exitFailed, "StillWaiting", say("the node goes on asking while it runs: give the same command again later, with --wait 5m for more patience; whoever invited you must be online")},
+	{xrpc.ErrStillWaiting, exitFailed, "StillWaiting", say("the node goes on asking while it runs: give the same command again later, with --wait 5m for more patience; whoever invited you must be online, and may have to say yes")},
 	{space.ErrUnsupported, exitFailed, "Unsupported", say("leave it out; a later version may bring it")},
 	{space.ErrNoKey, exitFailed, "KeyUnavailable", say("try again when another member of the space is connected")},
 	{space.ErrNoSpaceLeft, exitFailed, "DiskFull", say("make room on the node's disk; it takes up writing by itself, and reads go on")},
