@@ -3,12 +3,16 @@
 // function that says what the next entry makes of a state.
 //
 // It promises that two nodes that hold the same entries hold the same state
-// (members, levels, invites, policy, epoch), that a state never changes once
-// it is returned, and that a genesis is accepted only when the identity in it
-// is proven: nobody opens a space in the name of another's DID. It refuses a
-// second encoding of anything, an entry by anyone but the sequencer, a log
-// that forks, and every kind, option or level that is not built yet
-// (space.ErrUnsupported): nothing is accepted and ignored.
+// (members, levels, invites, policy, keepers, delegations, epochs, and how far
+// each chain of each past or lowered member counts), that a state never changes
+// once it is returned, that under rotating keys nothing takes a key from
+// somebody without opening an epoch in the same entry, and that a genesis is
+// accepted only when the identity in it is proven: nobody opens a space in the
+// name of another's DID. It refuses a second encoding of anything, an entry by
+// anyone but the sequencer, a proposer that lacks the capability where it stood
+// or now, a log that forks, and every option that is not built
+// (space.ErrUnsupported): nothing is accepted and ignored. It does not look
+// into sealed keys: whether a wrap opens, its reader tells.
 //
 // # Entry
 //
@@ -31,11 +35,11 @@
 //	196  n    the plaintext, or XChaCha20-Poly1305(CK, nonce, plaintext,
 //	          AAD = bytes 0 to 195) with CK the control key of the epoch before
 //	196+n 64  Sign(proposer, "ctl/propose", proposal hash)
-//	260+n 64  Sign(sequencer, "ctl/commit", bytes 0 to 259+n)
+//	260+n 64  Sign(sequencer, "ctl/commit", bytes 0 to 259+n); of a sequencer
+//	          entry by its proposer
 //
 // The plaintext is base head 32 ‖ salt 16 ‖ body in DRISL. The base head is
-// the hash of the entry the proposer stood on; with the sequencer as the only
-// proposer it equals prev. The body of a genesis, of a sequencer entry and of
+// the hash of the entry the proposer stood on, one of the last Recent. The body of a genesis, of a sequencer entry and of
 // the epoch entry at seq 1 is in clear, all others are sealed. The space id is
 // Hash("space", plaintext of the genesis). An entry's hash is SHA-256 of all
 // its bytes. The framing does not name the sequencer's key: Parse checks the
@@ -43,11 +47,18 @@
 //
 // # Rules
 //
-// Seq 0 is the genesis; the authority becomes the member of slot 0 with level
-// write. Seq 1 is epoch 1; nothing else comes before it. A member-add takes
-// the next slot (slots are never reused) and, when it names an invite, that
-// invite's next use. An epoch wraps its key to exactly the roster, in slot
-// order, either inline or in pages of PageSlots, and names the roster's root.
+// docs/protocol.md, "Control log", has them all. In short: seq 0 is the
+// genesis, whose authority becomes the member of slot 0; seq 1 is epoch 1. The
+// authority proposes everything, keepers with CapAdmit what must go on while it
+// is away. Slots are never reused. A Rotation fits the roster that its entry
+// leaves: a wrap for each reader and no other, the issuer for each who admits
+// and no other. Whom an entry removes or lowers, and whom a rotation lists, is
+// bounded by its cuts in all epochs before. A Sequencer entry is the
+// authority's alone; it may go on from an earlier head, and what stood behind
+// that is void.
+//
+// Who builds an entry that must rotate asks Preview for the roster it will
+// leave, draws keys for that, and puts them in with WithRotation.
 //
 // # Invite link
 //
