@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -175,6 +176,76 @@ func crashClones(t *testing.T, seed uint64) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// The same on a disk that writes its sectors in any order: every acknowledged
+// Own commit is there, and if anything from between is not, that is told.
+func TestCrashClonesOfSectors(t *testing.T) {
+	told := 0
+	for seed := range uint64(6) {
+		f := storetest.NewDisk()
+		h := newHistory(t, f, seed)
+		rng := rand.New(rand.NewPCG(seed, 1))
+		type cut struct {
+			disk *storetest.Disk
+			own  int
+		}
+		var mu sync.Mutex
+		var cuts []cut
+		f.OnOp = func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if rng.IntN(12) != 0 {
+				return
+			}
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			most := rng.IntN(101)
+			cuts = append(cuts, cut{f.CloneSectors(func() bool { return rng.IntN(100) < most }), h.own})
+		}
+		for range 300 {
+			if err := h.commit(h.class()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closeStore(t, h.store)
+		for i, c := range cuts {
+			s := openFaulty(t, c.disk)
+			got := read(t, s.Space(historyID, historyDEK))
+			n := commitOf(got["n"])
+			if !s.Recovered() {
+				h.same(s.Space(historyID, historyDEK), n)
+			} else {
+				told++
+			}
+			for name, value := range h.states[c.own] {
+				if got, ok := got[name]; !ok && !h.deleted(name, c.own) || ok && commitOf(got) < commitOf(value) {
+					t.Fatalf("cut %d: %s is %q, and was %q in commit %d, which was durable", i, name, got, value, c.own)
+				}
+			}
+			closeStore(t, s)
+		}
+	}
+	if told == 0 {
+		t.Error("sectors in any order did no harm: none came so")
+	}
+}
+
+// commitOf is the number of the commit that wrote a value.
+func commitOf(value string) int {
+	number, _, _ := strings.Cut(value, " ")
+	n, _ := strconv.Atoi(number)
+	return n
+}
+
+// deleted reports whether a row is gone after some commit behind n.
+func (h *history) deleted(name string, n int) bool {
+	for _, state := range h.states[n:] {
+		if _, ok := state[name]; !ok {
+			return true
+		}
+	}
+	return false
 }
 
 // Every operation in turn is the one at which the disk fills up, with and

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 )
 
@@ -26,13 +25,13 @@ const keepCopies = 3
 // the files are there. It changes nothing. That the end of a log is missing
 // shows only if a record was cut: else its peers know of what the node has
 // forgotten.
-func checkDatabase(d *disk) error {
+func checkDatabase(d *disk, opts Options) error {
 	// The engine wants its lock file even to read.
 	f, err := os.OpenFile(filepath.Join(d.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err := errors.Join(err, closeFile(f)); err != nil {
 		return err
 	}
-	db, err := d.Open(probe)
+	db, err := openOn(d, opts, probe)
 	if err != nil {
 		return err
 	}
@@ -78,33 +77,33 @@ func closeFile(f *os.File) error {
 // engine once met a block it could not read: then all that it can read is
 // copied into a new database. Tables that are cut or gone are given up whole,
 // and so is every damaged one if the manifest is.
-func (s *Store) rebuild(d *disk, noted bool, damage error) error {
-	if errors.Is(damage, errTables) || closeDB(d.Open(lenient)) != nil {
-		if err := closeDB(leveldb.RecoverFile(d.dir, d.opts.engine(lenient))); err != nil {
+func (s *Store) rebuild(d *disk, opts Options, noted bool, damage error) error {
+	if errors.Is(damage, errTables) || closeDB(openOn(d, opts, lenient)) != nil {
+		if err := closeDB(recoverOn(d, opts)); err != nil {
 			return err
 		}
 	}
 	if !noted {
 		return nil
 	}
-	fresh := &disk{dir: d.dir + ".new", opts: d.opts}
+	fresh := &disk{dir: d.dir + ".new"}
 	if err := os.RemoveAll(fresh.dir); err != nil {
 		return err
 	}
-	if err := copyReadable(d, fresh); err != nil {
+	if err := copyReadable(d, fresh, opts); err != nil {
 		return err
 	}
 	return s.replaceDB(fresh.dir)
 }
 
 // copyReadable copies the rows of a database that can be read.
-func copyReadable(from, to *disk) (err error) {
-	old, err := from.Open(salvage)
+func copyReadable(from, to *disk, opts Options) (err error) {
+	old, err := openOn(from, opts, salvage)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, old.Close()) }()
-	fresh, err := to.Open(strict)
+	fresh, err := openOn(to, opts, strict)
 	if err != nil {
 		return err
 	}

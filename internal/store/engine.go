@@ -34,7 +34,7 @@ const (
 // a failure it writes nothing until heal; and it syncs a log before its last
 // bytes are used up, so that a crash always leaves a prefix of all commits.
 type engine struct {
-	m    medium
+	m    Medium
 	opts Options
 
 	// qmu guards what follows.
@@ -78,7 +78,7 @@ type request struct {
 	err   error
 }
 
-func newEngine(m medium, opts Options) *engine {
+func newEngine(m Medium, opts Options) *engine {
 	e := &engine{m: m, opts: opts}
 	e.free.L = &e.hmu
 	return e

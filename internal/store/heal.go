@@ -31,10 +31,10 @@ func (e *engine) heal(f *fault) error {
 	if old != nil {
 		_ = old.Close() // it reports the failure we know of
 	}
-	db, err := e.m.Open(lenient)
+	db, err := openOn(e.m, e.opts, lenient)
 	if err != nil {
 		again.err = writeError(err)
-		db, _ = e.m.Open(readOnly)
+		db, _ = openOn(e.m, e.opts, readOnly)
 	} else if err = e.prove(db, &again); err == nil {
 		e.fault.Store(nil)
 	}

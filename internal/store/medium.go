@@ -9,10 +9,9 @@ import (
 	"strings"
 	"time"
 
-	leveldbds "github.com/ipfs/go-ds-leveldb"
-	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/filter"
 	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/syndtr/goleveldb/leveldb/storage"
 )
 
 // mode says how a database is opened.
@@ -26,17 +25,6 @@ const (
 	salvage              // write nothing, read around damage
 )
 
-// medium is where an engine keeps its database.
-type medium interface {
-	// Open opens the database, making it if there is none. What it says of
-	// its tables is durable then.
-	Open(mode) (*leveldb.DB, error)
-	// Probe proves that n more bytes can be written and synced.
-	Probe(n int) error
-	// Journal makes the name of the newest log durable and gives its number.
-	Journal() (int64, error)
-}
-
 // Options tunes a Store. The zero value is fit for a node of 64 MiB.
 type Options struct {
 	// CacheBytes bounds the cache of table blocks, 8 MiB if zero. Machines
@@ -48,30 +36,23 @@ type Options struct {
 	// RetryAfter is how long a full disk is left alone before a write looks at
 	// it again, half a second if zero; below zero every write looks.
 	RetryAfter time.Duration
+
+	ahead bool // logs are written ahead
 }
 
-// Medium is another place for a database than a directory: a disk that fails,
-// in tests. Its parts do what those of a directory do, see medium.
+// Medium is where a database is kept: a directory, or a disk that fails, in
+// tests.
 type Medium interface {
-	// Open opens the database as told, making it if there is none. It may drop
-	// what is damaged if repair is set.
-	Open(o *opt.Options, repair bool) (*leveldb.DB, error)
+	// Files gives the files of the database. The engine holds them from Lock
+	// until it unlocks; then they are closed. Logs whose writers can also
+	// write at a place and truncate are written ahead.
+	Files(readOnly bool) (storage.Storage, error)
+	// Settle makes durable what the manifest says, and its name.
+	Settle() error
 	// Probe proves that n more bytes can be written and synced.
 	Probe(n int) error
 	// Journal makes the name of the newest log durable and gives its number.
 	Journal() (int64, error)
-}
-
-// given is a Medium as the engine uses it.
-type given struct {
-	Medium
-	opts Options
-}
-
-var _ medium = given{}
-
-func (g given) Open(m mode) (*leveldb.DB, error) {
-	return g.Medium.Open(g.opts.engine(m), m == lenient)
 }
 
 const (
@@ -135,32 +116,24 @@ func (o Options) engine(m mode) *opt.Options {
 	return e
 }
 
-// disk is a directory, opened through go-ds-leveldb; "" is memory.
-type disk struct {
-	dir  string
-	opts Options
+// disk is a directory; "" is memory.
+type disk struct{ dir string }
+
+var _ Medium = (*disk)(nil)
+
+func (d *disk) Files(readOnly bool) (storage.Storage, error) {
+	if d.dir == "" {
+		return storage.NewMemStorage(), nil
+	}
+	return storage.OpenFile(d.dir, readOnly)
 }
 
-var _ medium = (*disk)(nil)
-
-func (d *disk) Open(m mode) (*leveldb.DB, error) {
-	o := leveldbds.Options(*d.opts.engine(m))
-	s, err := leveldbds.NewDatastore(d.dir, &o)
-	if err != nil {
-		return nil, err
+// Settle does what the engine does not: it begins a manifest at every open and
+// points to it without syncing it, having removed the one before.
+func (d *disk) Settle() error {
+	if d.dir == "" {
+		return nil
 	}
-	if d.dir == "" || o.ReadOnly {
-		return s.DB, nil
-	}
-	if err := d.syncManifest(); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	return s.DB, nil
-}
-
-// syncManifest does what the engine does not: it begins a manifest at every
-// open and points to it without syncing it, having removed the one before.
-func (d *disk) syncManifest() error {
 	files, err := listFiles(d.dir)
 	if err != nil {
 		return err

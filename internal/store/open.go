@@ -20,7 +20,8 @@ import (
 // every version up to it.
 //
 //	1  the first
-const FormatVersion = 1
+//	2  logs that end before their files do; what is held, and objects
+const FormatVersion = 2
 
 const (
 	formatFile = "FORMAT"
@@ -41,7 +42,7 @@ func Open(dir string, key [32]byte, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
 	s := &Store{dir: dir, node: newVault([32]byte{}, key)}
 	if dir == "" {
-		if err := s.start(&disk{opts: opts}, opts); err != nil {
+		if err := s.start(&disk{}, opts); err != nil {
 			return nil, fmt.Errorf("open store: %w", err)
 		}
 		return s, nil
@@ -64,11 +65,12 @@ func Open(dir string, key [32]byte, opts Options) (*Store, error) {
 // repaired, and Recovered reports true.
 func OpenOn(m Medium, key [32]byte, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
+	opts.ahead = true
 	s := &Store{node: newVault([32]byte{}, key)}
-	err := s.start(given{m, opts}, opts)
+	err := s.start(m, opts)
 	if errors.Is(err, ErrDamaged) {
 		s.recovered = true
-		err = s.start(given{m, opts}, opts)
+		err = s.start(m, opts)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -91,21 +93,27 @@ func (s *Store) lockDir() error {
 }
 
 func (s *Store) openDir(key [32]byte, opts Options) error {
-	known, err := s.checkFormat(key)
+	version, err := s.checkFormat(key)
 	if err != nil {
 		return err
 	}
-	d := &disk{dir: filepath.Join(s.dir, dbDir), opts: opts}
-	damaged, err := s.examine(d, known)
+	d := &disk{dir: filepath.Join(s.dir, dbDir)}
+	damaged, err := s.examine(d, opts, version > 0)
 	if err != nil {
 		return err
 	}
+	if version > 0 && version < FormatVersion {
+		if version, err = s.upgrade(key, version); err != nil {
+			return err
+		}
+	}
+	opts.ahead = datasyncs && (version == 0 || version == FormatVersion)
 	_, err = os.Stat(filepath.Join(s.dir, auditFile))
 	s.recovered = damaged || err == nil
 	if err := s.start(d, opts); err != nil {
 		return err
 	}
-	if known {
+	if version > 0 {
 		return nil
 	}
 	if err := s.writeFormat(key); err != nil {
@@ -114,17 +122,29 @@ func (s *Store) openDir(key [32]byte, opts Options) error {
 	return nil
 }
 
+// upgrade raises the version before anything is written that an older one does
+// not know. On a full disk it stays as it is until the next start.
+func (s *Store) upgrade(key [32]byte, version int) (int, error) {
+	switch err := s.writeFormat(key); {
+	case errors.Is(err, ErrFull):
+		return version, nil
+	case err != nil:
+		return version, err
+	}
+	return FormatVersion, nil
+}
+
 // start opens the database on a medium and begins to take writes.
-func (s *Store) start(m medium, opts Options) error {
+func (s *Store) start(m Medium, opts Options) error {
 	how := strict
 	if s.recovered {
 		how = lenient
 	}
 	var cause error
-	db, err := m.Open(how)
+	db, err := openOn(m, opts, how)
 	if err != nil && isFull(err) {
 		cause = writeError(err)
-		db, err = m.Open(readOnly)
+		db, err = openOn(m, opts, readOnly)
 	}
 	if err != nil {
 		return readError(err)
@@ -141,7 +161,7 @@ func (s *Store) start(m medium, opts Options) error {
 // without reading it all, and if so copies it aside and makes it fit to be
 // opened. A database that is gone although its directory is known is damaged
 // as well.
-func (s *Store) examine(d *disk, known bool) (damaged bool, err error) {
+func (s *Store) examine(d *disk, opts Options, known bool) (damaged bool, err error) {
 	if err := s.finishReplacing(); err != nil {
 		return false, err
 	}
@@ -156,7 +176,7 @@ func (s *Store) examine(d *disk, known bool) (damaged bool, err error) {
 		return false, nil
 	}
 	_, noted := os.Stat(filepath.Join(s.dir, repairFile))
-	damage := checkDatabase(d)
+	damage := checkDatabase(d, opts)
 	if damage == nil && noted != nil {
 		return false, nil
 	}
@@ -169,7 +189,7 @@ func (s *Store) examine(d *disk, known bool) (damaged bool, err error) {
 	if s.copied, err = copyAside(d.dir, s.dir); err != nil {
 		return false, fmt.Errorf("copy damaged database (%w) aside: %w", damage, err)
 	}
-	if err := s.rebuild(d, noted == nil, damage); err != nil {
+	if err := s.rebuild(d, opts, noted == nil, damage); err != nil {
 		return false, fmt.Errorf("rebuild damaged database, of which a copy is in %s: %w", s.copied, readError(err))
 	}
 	if noted == nil {
@@ -194,32 +214,32 @@ func keyCheck(key [32]byte) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// checkFormat refuses a newer version and another key. It reports whether
-// there is a format file; an older database always has one.
-func (s *Store) checkFormat(key [32]byte) (known bool, err error) {
+// checkFormat refuses a newer version and another key. It gives the version of
+// the format file, 0 if there is none; a database from before always has one.
+func (s *Store) checkFormat(key [32]byte) (version int, err error) {
 	b, err := os.ReadFile(filepath.Join(s.dir, formatFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return 0, nil
 	}
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	fields := strings.Fields(string(b))
 	if len(fields) != 5 || fields[0] != "kith" || fields[1] != "store" || fields[3] != "key" {
-		return false, fmt.Errorf("%s: %w", formatFile, ErrDamaged)
+		return 0, fmt.Errorf("%s: %w", formatFile, ErrDamaged)
 	}
-	version, err := strconv.Atoi(fields[2])
+	version, err = strconv.Atoi(fields[2])
 	if err != nil || version < 1 {
-		return false, fmt.Errorf("%s: %w", formatFile, ErrDamaged)
+		return 0, fmt.Errorf("%s: %w", formatFile, ErrDamaged)
 	}
 	if version > FormatVersion {
-		return false, fmt.Errorf("%w: its format is %d, this version reads up to %d; upgrade kith, nothing was changed",
+		return 0, fmt.Errorf("%w: its format is %d, this version reads up to %d; upgrade kith, nothing was changed",
 			ErrNewer, version, FormatVersion)
 	}
 	if fields[4] != keyCheck(key) {
-		return false, ErrKey
+		return 0, ErrKey
 	}
-	return true, nil
+	return version, nil
 }
 
 // writeFormat names the version once the database is there.

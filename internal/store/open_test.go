@@ -177,8 +177,8 @@ func TestFormat(t *testing.T) {
 		t.Errorf("under another key: %v", err)
 	}
 	for text, want := range map[string]error{
-		strings.Replace(string(good), "store 1", "store 2", 1): ErrNewer,
-		strings.Replace(string(good), "store 1", "store 0", 1): ErrDamaged,
+		strings.Replace(string(good), "store 2", "store 3", 1): ErrNewer,
+		strings.Replace(string(good), "store 2", "store 0", 1): ErrDamaged,
 		"":                ErrDamaged,
 		"kith store 1 \n": ErrDamaged,
 	} {
@@ -191,14 +191,22 @@ func TestFormat(t *testing.T) {
 			t.Errorf("format %q: %v", text, err)
 		}
 		equal(t, "files", listing(t, dir), before)
-		if want == ErrNewer && !strings.Contains(err.Error(), "format is 2, this version reads up to 1; upgrade kith, nothing was changed") {
+		if want == ErrNewer && !strings.Contains(err.Error(), "format is 3, this version reads up to 2; upgrade kith, nothing was changed") {
 			t.Errorf("unclear: %v", err)
 		}
 	}
-	if err := os.WriteFile(format, good, 0o600); err != nil {
-		t.Fatal(err)
+	// An older one is raised: its own version would no longer know what is there.
+	for _, text := range []string{string(good), strings.Replace(string(good), "store 2", "store 1", 1)} {
+		if err := os.WriteFile(format, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := openDisk(t, dir, Options{})
+		equal(t, "format", must[[]byte](t)(os.ReadFile(format)), good)
+		if s.Recovered() {
+			t.Error("an older version is taken for damage")
+		}
+		closeStore(t, s)
 	}
-	closeStore(t, openDisk(t, dir, Options{}))
 }
 
 func listing(t testing.TB, dir string) (files []string) {
@@ -294,7 +302,15 @@ func writings(secret []byte) [][]byte {
 // fillDisk writes a store with tables and a log, and gives what it holds.
 func fillDisk(t *testing.T, dir string) (want map[string]string, c *chainMaker, envs []envelope.Envelope) {
 	t.Helper()
-	s := openDisk(t, dir, Options{WriteBufferBytes: minWriteBuffer})
+	s, want, c, envs := fillOpen(t, dir)
+	closeStore(t, s)
+	return want, c, envs
+}
+
+// fillOpen leaves it open.
+func fillOpen(t *testing.T, dir string) (s *Store, want map[string]string, c *chainMaker, envs []envelope.Envelope) {
+	t.Helper()
+	s = openDisk(t, dir, Options{WriteBufferBytes: minWriteBuffer})
 	sp := s.Space(historyID, historyDEK)
 	want, c = map[string]string{}, newChain(t, 1, 2)
 	topic := TopicRow{ID: c.topic}
@@ -306,8 +322,7 @@ func fillDisk(t *testing.T, dir string) (want map[string]string, c *chainMaker, 
 		envs = append(envs, b.Run.Envs...)
 		commit(t, sp, Own, b)
 	}
-	closeStore(t, s)
-	return want, c, envs
+	return s, want, c, envs
 }
 
 // inspect opens a damaged directory and checks that whatever reads back is
@@ -420,6 +435,51 @@ func TestDamage(t *testing.T) {
 	for len(must[[]string](t)(filepath.Glob(filepath.Join(dir, dbDir, "*.log")))) > 1 {
 		closeStore(t, openDisk(t, dir, Options{}))
 	}
+	damageAll(t, dir, want, c, envs)
+	gone := copyStore(t, dir)
+	if err := os.RemoveAll(filepath.Join(gone, dbDir)); err != nil {
+		t.Fatal(err)
+	}
+	inspect(t, "database gone", gone, want, c, envs)
+}
+
+// The same on what a killed process leaves: a log that goes on in zeros.
+func TestDamageAfterKill(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s, want, c, envs := fillOpen(t, dir)
+	defer closeStore(t, s)
+	// A memory table that is full becomes a table in the background; copied
+	// meanwhile, the store would have two logs, see TestDamage.
+	killed := ""
+	for i := 0; killed == ""; i++ {
+		if i == 100 {
+			t.Fatal("no log is written ahead")
+		}
+		want["n"] = fmt.Sprint(i)
+		commit(t, s.Space(historyID, historyDEK), Own, &Batch{Meta: map[string][]byte{"n": []byte(want["n"])}})
+		copied := filepath.Join(t.TempDir(), "store")
+		if err := os.CopyFS(copied, os.DirFS(dir)); errors.Is(err, fs.ErrNotExist) {
+			continue // that table was made just now
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		logs := must[[]string](t)(filepath.Glob(filepath.Join(copied, dbDir, "*.log")))
+		data := must[[]byte](t)(os.ReadFile(logs[0]))
+		if len(logs) == 1 && (!datasyncs || endOf(t, data) < len(data)) {
+			killed = copied
+		}
+	}
+	sound := openDisk(t, copyStore(t, killed), Options{})
+	if sound.Recovered() {
+		t.Error("what a killed process leaves looks like damage")
+	}
+	equal(t, "state", len(read(t, sound.Space(historyID, historyDEK))), len(want))
+	closeStore(t, sound)
+	damageAll(t, killed, want, c, envs)
+}
+
+func damageAll(t *testing.T, dir string, want map[string]string, c *chainMaker, envs []envelope.Envelope) {
+	t.Helper()
 	files := must[[]string](t)(listFiles(filepath.Join(dir, dbDir)))
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, name := range files {
@@ -436,11 +496,6 @@ func TestDamage(t *testing.T) {
 			inspect(t, what, damaged, want, c, envs)
 		}
 	}
-	gone := copyStore(t, dir)
-	if err := os.RemoveAll(filepath.Join(gone, dbDir)); err != nil {
-		t.Fatal(err)
-	}
-	inspect(t, "database gone", gone, want, c, envs)
 }
 
 func damage(t *testing.T, rng *rand.Rand, file string, kind int) string {

@@ -165,12 +165,12 @@ func TestHealWaitsForIterators(t *testing.T) {
 func TestTogether(t *testing.T) {
 	disk := storetest.NewDisk()
 	s := openFaulty(t, disk)
-	var wg sync.WaitGroup
+	var wg, writers sync.WaitGroup
 	acked := make([]map[uint64]bool, 8)
 	for w := range acked {
 		acked[w] = map[uint64]bool{}
 		sp := s.Space([32]byte{byte(w)}, historyDEK)
-		wg.Go(func() {
+		writers.Go(func() {
 			for i := range uint64(150) {
 				err := sp.Commit(Class(i%3), &Batch{Control: []ControlRow{{i, make([]byte, 500)}}})
 				acked[w][i] = err == nil
@@ -189,10 +189,21 @@ func TestTogether(t *testing.T) {
 			}
 		})
 	}
+	written := make(chan struct{})
+	wg.Go(func() {
+		writers.Wait()
+		close(written)
+	})
 	wg.Go(func() {
 		for i := range 20 {
 			disk.BreakAfter(20+i, syscall.ENOSPC)
 			for s.Err() == nil && i < 15 {
+				select {
+				case <-written:
+					disk.Heal()
+					return
+				default:
+				}
 				if err := s.Sync(t.Context()); err != nil {
 					break
 				}
@@ -201,7 +212,11 @@ func TestTogether(t *testing.T) {
 		}
 	})
 	wg.Wait()
-	closeStore(t, s)
+	// What was refused last is only taken back by what follows it.
+	if err := s.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close() // tells of a compaction that failed
 	s = openFaulty(t, disk)
 	defer closeStore(t, s)
 	for w := range acked {

@@ -19,9 +19,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/syndtr/goleveldb/leveldb"
-	lderrors "github.com/syndtr/goleveldb/leveldb/errors"
-	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/storage"
 )
 
@@ -41,33 +38,100 @@ type Disk struct {
 	locked bool
 	ops    int                      // that counted so far
 	syncs  map[storage.FileType]int // by kind of file
-	failAt int                      // the number of the op that fails, and all after it until Heal; 0 is never
-	fail   error
+	// written counts bytes by kind of file.
+	written map[storage.FileType]int
+	failAt  int // the number of the op that fails, and all after it until Heal; 0 is never
+	fail    error
 }
 
+// file is what reading sees, and what is on disk. Both are the same outside of
+// the bytes from lo to hi, and where one is shorter.
 type file struct {
-	data   []byte
-	synced int
+	data, disk []byte
+	lo, hi     int
 }
+
+// write changes the bytes from at on.
+func (f *file) write(b []byte, at int) {
+	if n := at + len(b); n > len(f.data) {
+		f.data = append(f.data, make([]byte, n-len(f.data))...)
+	}
+	copy(f.data[at:], b)
+	f.dirty(at, at+len(b))
+}
+
+func (f *file) dirty(lo, hi int) {
+	if f.lo == f.hi {
+		f.lo, f.hi = lo, hi
+	}
+	f.lo, f.hi = min(f.lo, lo), max(f.hi, hi)
+}
+
+// sync makes what was changed durable.
+func (f *file) sync() {
+	n := len(f.data)
+	f.disk = append(f.disk[:min(len(f.disk), n)], make([]byte, max(0, n-len(f.disk)))...)
+	if f.lo < n {
+		copy(f.disk[f.lo:], f.data[f.lo:min(f.hi, n)])
+	}
+	f.lo, f.hi = 0, 0
+}
+
+// after is what is on disk if those of the sectors that were changed get there
+// of which keep says so.
+func (f *file) after(keep func(at int) bool) []byte {
+	disk := slices.Clone(f.disk[:min(len(f.disk), len(f.data))])
+	for at := f.lo; at < f.hi; {
+		end := min(f.hi, (at/Sector+1)*Sector)
+		if keep(at) && at < len(f.data) {
+			end := min(end, len(f.data))
+			disk = append(disk, make([]byte, max(0, end-len(disk)))...)
+			copy(disk[at:end], f.data[at:end])
+		}
+		at = end
+	}
+	return disk
+}
+
+// Sector is what reaches the disk whole or not at all.
+const Sector = 512
 
 // NewDisk is an empty disk.
 func NewDisk() *Disk {
-	return &Disk{files: make(map[storage.FileDesc]*file), syncs: make(map[storage.FileType]int)}
+	return &Disk{
+		files: make(map[storage.FileDesc]*file),
+		syncs: make(map[storage.FileType]int), written: make(map[storage.FileType]int),
+	}
 }
 
 // Clone is what is on disk after a power cut: what was synced, and of the n
-// bytes behind it in each file as many as keep says; nil keeps none.
+// bytes changed since in each file the first as many as keep says; nil keeps
+// none.
 func (d *Disk) Clone(keep func(n int) int) *Disk {
 	if keep == nil {
 		keep = func(int) int { return 0 }
 	}
+	return d.clone(func(f *file) []byte {
+		cut := *f
+		cut.hi = f.lo + keep(f.hi-f.lo)
+		return cut.after(func(int) bool { return true })
+	})
+}
+
+// CloneSectors is Clone on a disk that writes in any order: of the sectors that
+// were changed since they were synced those are there of which keep says so.
+func (d *Disk) CloneSectors(keep func() bool) *Disk {
+	return d.clone(func(f *file) []byte { return f.after(func(int) bool { return keep() }) })
+}
+
+func (d *Disk) clone(cut func(*file) []byte) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := NewDisk()
 	c.meta = d.meta
 	for fd, f := range d.files {
-		n := f.synced + keep(len(f.data)-f.synced)
-		c.files[fd] = &file{data: slices.Clone(f.data[:n]), synced: n}
+		data := cut(f)
+		c.files[fd] = &file{data: data, disk: slices.Clone(data)}
 	}
 	return c
 }
@@ -108,35 +172,41 @@ func (d *Disk) Syncs(t storage.FileType) int {
 	return d.syncs[t]
 }
 
+// Written is how many bytes were written to files of a kind.
+func (d *Disk) Written(t storage.FileType) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.written[t]
+}
+
+// Edit changes the files of a kind, behind everybody's back.
+func (d *Disk) Edit(t storage.FileType, change func([]byte) []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for fd, f := range d.files {
+		if fd.Type == t {
+			f.data = change(slices.Clone(f.data))
+			f.disk, f.lo, f.hi = slices.Clone(f.data), 0, 0
+		}
+	}
+}
+
 // Forget drops what is not synced of the files of a kind, as a failed sync may.
 func (d *Disk) Forget(t storage.FileType) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for fd, f := range d.files {
 		if fd.Type == t {
-			f.data = f.data[:f.synced]
+			f.data, f.lo, f.hi = slices.Clone(f.disk), 0, 0
 		}
 	}
 }
 
-// Open opens the database as the engine's own directory is opened: what it
-// says of its tables is durable then. repair drops what is damaged.
-func (d *Disk) Open(o *opt.Options, repair bool) (*leveldb.DB, error) {
-	s := (*files)(d)
-	db, err := leveldb.Open(s, o)
-	if repair && lderrors.IsCorrupted(err) {
-		db, err = leveldb.Recover(s, o)
-	}
-	if err != nil || o.ReadOnly {
-		return db, err
-	}
-	if err := d.syncManifest(); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
-}
+// Files are the files as goleveldb sees them.
+func (d *Disk) Files(readOnly bool) (storage.Storage, error) { return (*files)(d), nil }
 
-func (d *Disk) syncManifest() error {
+// Settle makes the manifest durable, as is done in a directory.
+func (d *Disk) Settle() error {
 	d.before()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -145,7 +215,7 @@ func (d *Disk) syncManifest() error {
 	}
 	for fd, f := range d.files {
 		if fd.Type == storage.TypeManifest {
-			f.synced = len(f.data)
+			f.sync()
 		}
 	}
 	return nil
@@ -270,7 +340,7 @@ func (s *files) Create(fd storage.FileDesc) (storage.Writer, error) {
 	}
 	f := new(file)
 	s.files[fd] = f
-	return &writer{s.disk(), fd.Type, f}, nil
+	return &writer{d: s.disk(), t: fd.Type, f: f}, nil
 }
 
 func (s *files) Remove(fd storage.FileDesc) error {
@@ -296,24 +366,41 @@ func (s *files) Rename(from, to storage.FileDesc) error {
 func (s *files) Close() error { return nil }
 
 type writer struct {
-	d *Disk
-	t storage.FileType
-	f *file
+	d  *Disk
+	t  storage.FileType
+	f  *file
+	at int
 }
 
 func (w *writer) Write(b []byte) (int, error) {
+	n, err := w.WriteAt(b, int64(w.at))
+	w.at += n
+	return n, err
+}
+
+func (w *writer) WriteAt(b []byte, at int64) (int, error) {
 	w.d.before()
 	w.d.mu.Lock()
 	defer w.d.mu.Unlock()
 	if err := w.d.op("write", w.t); err != nil {
 		if w.d.Torn {
-			w.f.data = append(w.f.data, b[:len(b)/2]...)
+			w.f.write(b[:len(b)/2], int(at))
 			return len(b) / 2, err
 		}
 		return 0, err
 	}
-	w.f.data = append(w.f.data, b...)
+	w.d.written[w.t] += len(b)
+	w.f.write(b, int(at))
 	return len(b), nil
+}
+
+// Truncate is of no consequence for what is durable, and does not fail.
+func (w *writer) Truncate(size int64) error {
+	w.d.before()
+	w.d.mu.Lock()
+	defer w.d.mu.Unlock()
+	w.f.data = w.f.data[:min(len(w.f.data), int(size))]
+	return nil
 }
 
 func (w *writer) Sync() error {
@@ -324,7 +411,7 @@ func (w *writer) Sync() error {
 		return err
 	}
 	w.d.syncs[w.t]++
-	w.f.synced = len(w.f.data)
+	w.f.sync()
 	return nil
 }
 
