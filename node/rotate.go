@@ -85,7 +85,7 @@ func ends(st, next *control.State, named []identity.Commitment) map[identity.Com
 
 // sealInner is what only those of the new epoch may read.
 func (a *actor) sealInner(st *control.State, n uint64, gk seal.GroupKey, iss seal.Issuer) ([]byte, error) {
-	before := a.controlKey(n - 1)
+	before := a.lockedControlKey(n - 1)
 	if before.IsZero() {
 		return nil, fmt.Errorf("rotate: the keys of epoch %d: %w", n-1, space.ErrNoKey)
 	}
@@ -148,7 +148,7 @@ func (a *actor) wrapOne(next *control.State, r control.Reader, n uint64, keys se
 
 // sealPages puts wraps on pages, sealed under the key of the epoch that ends.
 func (a *actor) sealPages(n uint64, wraps []control.Wrap) ([]store.ObjectRow, error) {
-	ck := a.controlKey(n - 1)
+	ck := a.lockedControlKey(n - 1)
 	var pages []store.ObjectRow
 	for page := range slices.Chunk(wraps, control.PageSlots) {
 		plain, err := control.EncodePage(page)
