@@ -339,8 +339,8 @@ func found(t *testing.T, dir, words, addr, home string) (node.Recovered, error) 
 	home = filepath.Join(dir, home)
 	if home == filepath.Join(dir, "try") {
 		home = t.TempDir()
-		_, list, err := node.FetchIdentity(t.Context(), addr, seed.Commitment())
-		if err == nil && !list {
+		_, list, err := node.AskIdentity(t.Context(), addr, seed.Commitment(), nil, nil)
+		if err == nil && len(list) == 0 {
 			err = errors.New("no list yet")
 		}
 		return node.Recovered{}, err

@@ -6,22 +6,28 @@ import (
 	"github.com/kithnet/kith/space/identity"
 )
 
-// FetchIdentity asks a node what it knows of somebody.
-func FetchIdentity(ctx context.Context, addr string, c identity.Commitment) (entries int, list bool, err error) {
+// AskIdentity is a stranger who tells a node something of c and hears what it
+// knows.
+func AskIdentity(ctx context.Context, addr string, c identity.Commitment, log [][]byte, list []byte) ([][]byte, []byte, error) {
 	h, _, err := Machine{Listen: []string{"/ip4/127.0.0.1/tcp/0"}}.host()
 	if err != nil {
-		return 0, false, err
+		return nil, nil, err
 	}
 	defer h.Close()
 	p, err := parsePeer(addr)
 	if err != nil {
-		return 0, false, err
+		return nil, nil, err
 	}
 	if err := dial(ctx, h, p); err != nil {
-		return 0, false, err
+		return nil, nil, err
 	}
-	log, l, err := fetchIdentity(ctx, h, p.ID, c)
-	return len(log), len(l) > 0, err
+	if list == nil {
+		list = []byte{}
+	}
+	t, err := askIdentity(ctx, h, p.ID, identityAsk{
+		Ver: identityVersion, C: c[:], Head: make([]byte, 32), Log: log, List: list, Device: []byte{}, Proof: []byte{},
+	})
+	return t.Log, t.List, err
 }
 
 // Forked counts the chains of all spaces of which two branches were seen.

@@ -463,19 +463,46 @@ func (n *Node) fetchSpace(ctx context.Context, s identity.AccountSpace) error {
 			tries = append(tries, peer.AddrInfo{ID: p, Addrs: n.host.Peerstore().Addrs(p)})
 		}
 	}
+	return n.race(ctx, tries, func(ctx context.Context, p peer.AddrInfo) error { return n.rejoin(ctx, p, s) })
+}
+
+// headStart is what a node has before the next one is asked beside it.
+const headStart = 300 * time.Millisecond
+
+// race asks nodes until one answers: the next one when the one before failed,
+// or has not answered for a while. Old addresses take long to fail.
+func (n *Node) race(ctx context.Context, peers []peer.AddrInfo, ask func(context.Context, peer.AddrInfo) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	err := fmt.Errorf("no address is known: %w", space.ErrUnavailable)
-	for _, p := range tries {
-		if p.ID == n.host.ID() {
-			continue
+	results := make(chan error, len(peers))
+	for waiting := 0; ; {
+		if len(peers) > 0 {
+			p := peers[0]
+			peers = peers[1:]
+			if p.ID == n.host.ID() {
+				continue
+			}
+			waiting++
+			n.wg.Go(func() { results <- ask(ctx, p) })
 		}
-		if ctx.Err() != nil {
+		if waiting == 0 {
+			return err
+		}
+		var next <-chan time.Time
+		if len(peers) > 0 {
+			next = time.After(headStart)
+		}
+		select {
+		case err = <-results:
+			if waiting--; err == nil {
+				return nil
+			}
+		case <-next:
+		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if err = n.rejoin(ctx, p, s); err == nil {
-			return nil
-		}
 	}
-	return err
 }
 
 // rejoin asks one node for a space that the owner is a member of.

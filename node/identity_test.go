@@ -1,10 +1,14 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/kithnet/kith/node"
@@ -117,5 +121,79 @@ func TestRevokedBeforeTold(t *testing.T) {
 	eventually(t, "the laptop reads", sees(laptop, id, did(t, bob), "secret", secret))
 	if _, err := phone.Record(t.Context(), id, did(t, bob), path("secret")); err == nil {
 		t.Error("the phone reads what was written after it was revoked")
+	}
+}
+
+// TestIdentityStream: whoever knows C is answered, whoever speaks is believed
+// what verifies, and a node keeps nothing of people it has nothing to do with.
+func TestIdentityStream(t *testing.T) {
+	dir := t.TempDir()
+	a, bob := start(t, filepath.Join(dir, "a")), start(t, filepath.Join(dir, "bob"))
+	id := create(t, bob, "club")
+	join(t, bob, a, id)
+	addr := listen(t, bob)
+	st, err := identity.Verify(node.OwnLog(a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	say := func(c identity.Commitment, log [][]byte, list []byte) ([][]byte, []byte) {
+		t.Helper()
+		l, b, err := node.AskIdentity(t.Context(), addr, c, log, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l, b
+	}
+	var list []byte
+	eventually(t, "bob keeps a's list", func() error {
+		var log [][]byte
+		if log, list = say(st.C, nil, nil); len(log) != 4 || len(list) == 0 {
+			return fmt.Errorf("%d entries, a list of %d bytes", len(log), len(list))
+		}
+		return nil
+	})
+	if bytes.Contains(list, []byte(id.Type)) {
+		t.Error("the list shows what is in it")
+	}
+
+	// A stranger with a log of its own leaves nothing.
+	seed, err := identity.NewSeed(strings.NewReader(strings.Repeat("s", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eve, err := identity.New(rand.Reader, seed, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evil, err := eve.State.SealList(rand.Reader, eve.Device, eve.PUK, 1<<60, identity.Account{DIDKey: eve.DIDKey.Bytes()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log, got := say(eve.State.C, eve.Log, evil); len(log) != 0 || len(got) != 0 {
+		t.Errorf("a stranger's log of %d entries and a list of %d bytes were kept", len(log), len(got))
+	}
+	// Nor does what is not a's take the place of what is.
+	forged := slices.Clone(evil)
+	i := bytes.Index(forged, eve.State.C[:])
+	copy(forged[i:], st.C[:])
+	for name, try := range map[string][]byte{"another's": evil, "another's in a's name": forged, "cut": list[:len(list)-1], "noise": []byte("noise")} {
+		if _, got := say(st.C, eve.Log, try); !bytes.Equal(got, list) {
+			t.Errorf("%s list took the place", name)
+		}
+	}
+	if log, _ := say(st.C, eve.Log, nil); len(log) != 4 || !bytes.Equal(log[3], node.OwnLog(a)[3]) {
+		t.Error("another's log took the place")
+	}
+	// A new device's list does, and an old one does not come back.
+	enrol(t, a, filepath.Join(dir, "b"))
+	eventually(t, "bob keeps the newer list", func() error {
+		if _, got := say(st.C, nil, nil); bytes.Equal(got, list) {
+			return errors.New("the old one")
+		}
+		return nil
+	})
+	_, newer := say(st.C, nil, nil)
+	if _, got := say(st.C, nil, list); !bytes.Equal(got, newer) {
+		t.Error("an old list came back")
 	}
 }

@@ -31,6 +31,7 @@ var ErrNoSource = fmt.Errorf("no node that knows this identity could be asked: %
 // How a recovery asks.
 const (
 	recoverWait  = 20 * time.Second // for all the addresses that were named
+	recoverMore  = 3 * time.Second  // for those that the list names, of which many may be gone
 	recoverPeers = 24               // nodes asked at most
 )
 
@@ -52,7 +53,7 @@ func (m Machine) Recover(ctx context.Context, seed identity.Seed, from []string)
 	}
 	defer h.Close()
 	f := &finding{h: h, c: seed.Commitment(), asked: map[peer.ID]bool{}}
-	f.ask(ctx, first)
+	f.ask(ctx, first, recoverWait)
 	if f.log == nil {
 		return Recovered{}, fmt.Errorf("%w (%d asked)", ErrNoSource, len(first))
 	}
@@ -60,7 +61,7 @@ func (m Machine) Recover(ctx context.Context, seed identity.Seed, from []string)
 	if err != nil {
 		return Recovered{}, err
 	}
-	f.ask(ctx, acctPeers(acct)) // who may know more
+	f.ask(ctx, acctPeers(acct), recoverMore) // who may know more
 	if again, n, err := f.account(seed); err == nil {
 		acct, notice = again, n
 	}
@@ -125,8 +126,8 @@ type finding struct {
 }
 
 // ask asks nodes, all at once, and keeps the best of what they say.
-func (f *finding) ask(ctx context.Context, peers []peer.AddrInfo) {
-	ctx, cancel := context.WithTimeout(ctx, recoverWait)
+func (f *finding) ask(ctx context.Context, peers []peer.AddrInfo, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, p := range peers {
