@@ -222,7 +222,7 @@ func (s *State) addCheckpoint(b Checkpoint) error {
 	if old, ok := s.checkpoints.get(b.Epoch); ok && (old.Topic != b.Topic || b.Count < old.Count) {
 		return malformed("checkpoint of %d envelopes in topic %x, the last had %d in %x", b.Count, b.Topic[:4], old.Count, old.Topic[:4])
 	}
-	if err := s.settle(b.Heads); err != nil {
+	if err := s.settle(b.Heads, false); err != nil {
 		return err
 	}
 	b.Heads = nil // in finals

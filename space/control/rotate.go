@@ -97,14 +97,14 @@ func (s *State) openFirst(b Epoch) error {
 
 // rotate opens the next epoch for the roster as it is now, and ends the chains
 // of those whom the entry took something from and of those it lists.
-func (s *State) rotate(r Rotation, lost []identity.Commitment) error {
+func (s *State) rotate(r Rotation, lost []identity.Commitment, authority bool) error {
 	if err := s.openEpoch(r.Epoch); err != nil {
 		return err
 	}
 	if err := s.checkIssuers(r.Issuers); err != nil {
 		return err
 	}
-	if err := s.settle(r.Epoch.Cuts); err != nil {
+	if err := s.settle(r.Epoch.Cuts, authority); err != nil {
 		return err
 	}
 	for _, c := range r.Ended {
@@ -195,14 +195,17 @@ func (s *State) CheckPage(i int, page []Wrap) error {
 	return nil
 }
 
-// settle makes heads final. What was final stays it.
-func (s *State) settle(heads []Cut) error {
+// settle makes heads final. What was final stays it: a head that says
+// otherwise is refused, or passed over where the authority cuts. Its removals
+// bound as they say, whatever was checkpointed: it may lag behind a checkpoint,
+// and a keeper's may be false.
+func (s *State) settle(heads []Cut, authority bool) error {
 	for _, h := range heads {
 		old, ok := s.Final(h.Chain)
-		if ok && (h.Seq < old.Seq || h.Seq == old.Seq && h.ID != old.ID) {
+		switch against := ok && (h.Seq < old.Seq || h.Seq == old.Seq && h.ID != old.ID); {
+		case against && !authority:
 			return malformed("chain %x ends at %d, it is final to %d", h.Chain[:4], h.Seq, old.Seq)
-		}
-		if !ok || h != old {
+		case !against && (!ok || h != old):
 			s.finals = s.finals.with(string(h.Chain[:]), h)
 		}
 	}

@@ -405,11 +405,27 @@ func TestC25CheckpointedBranchStays(t *testing.T) {
 	cut := func(cuts []Cut) func(*log) any {
 		return func(l *log) any { return l.removal(2, func(r *Rotation) { r.Epoch.Cuts = cuts }) }
 	}
+	keepers := func(cuts []Cut) func(*log) any {
+		return func(l *log) any {
+			return l.rotated(KindEpoch, nil, func(r *Rotation) { r.Ended, r.Epoch.Cuts = []identity.Commitment{c}, cuts })
+		}
+	}
+	for name, cuts := range map[string][]Cut{"at the fork": forked(1, 9), "at another branch": forked(100, 9)} {
+		t.Run("a keeper cuts "+name, func(t *testing.T) {
+			refusal{name, KindEpoch, keepers(cuts), nil, space.ErrMalformed}.run(t, l.as(fixedKey("keeper")))
+		})
+		n := *l // the authority may: a keeper's checkpoint can be false
+		n.add(KindMemberRemove, cut(cuts)(&n))
+		if b := n.s.Bound(c, 1, chain); b != (Bound{Bounded: true, Seq: cuts[0].Seq, ID: cuts[0].ID}) {
+			t.Fatalf("the authority cuts %s: %+v", name, b)
+		}
+		if got, _ := n.s.Final(chain); got != head {
+			t.Fatalf("the authority cuts %s: final is %+v", name, got)
+		}
+	}
 	for _, r := range []refusal{
 		{"checkpoint of the fork", KindCheckpoint, at(func(x *Checkpoint) { x.Heads = forked(1, 9) }), nil, space.ErrMalformed},
 		{"checkpoint of another branch", KindCheckpoint, at(func(x *Checkpoint) { x.Heads = forked(100, 9) }), nil, space.ErrMalformed},
-		{"cut at the fork", KindMemberRemove, cut(forked(1, 9)), nil, space.ErrMalformed},
-		{"cut at another branch", KindMemberRemove, cut(forked(100, 9)), nil, space.ErrMalformed},
 		{"fewer envelopes", KindCheckpoint, at(func(x *Checkpoint) { x.Count = 50 }), nil, space.ErrMalformed},
 		{"another topic", KindCheckpoint, at(func(x *Checkpoint) { x.Topic = [32]byte{2} }), nil, space.ErrMalformed},
 		{"an epoch to come", KindCheckpoint, at(func(x *Checkpoint) { x.Epoch = 2 }), nil, space.ErrMalformed},

@@ -128,6 +128,7 @@ func (s *State) onlyRefreshes(b Delegation) bool {
 // change works on a copy that is still the caller's own: first on the roster,
 // then the rotation is held against what became of it.
 func (s *State) change(e *Entry) error {
+	_, _, authority := s.powers.of(e.Proposer)
 	need, lost, err := s.changeRoster(e.body, e)
 	if err != nil {
 		return err
@@ -139,7 +140,7 @@ func (s *State) change(e *Entry) error {
 	case need == never && r != nil:
 		return malformed("a rotation where none belongs")
 	case r != nil:
-		return s.rotate(*r, lost)
+		return s.rotate(*r, lost, authority)
 	}
 	s.endStatic(lost)
 	return nil
