@@ -112,6 +112,7 @@ func (a *actor) info() xrpc.SpaceInfo {
 	info := xrpc.SpaceInfo{
 		ID: a.id, SpaceID: a.sid, Authority: a.ctl.Authority.DID, Creator: a.ctl.Creator, Policy: a.ctl.Policy,
 		Level: level, Epoch: a.ctl.Epoch, Name: a.name, CreatedMs: a.ctl.CreatedMs,
+		Frozen: a.proof != nil,
 	}
 	for _, r := range a.repos {
 		info.Rev = max(info.Rev, r.Rev())

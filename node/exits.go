@@ -50,13 +50,17 @@ func (n *Node) Leave(ctx context.Context, id space.ID) error {
 	return nil
 }
 
-// leaveMsg makes the wish to leave durable.
+// leaveMsg makes the wish to leave durable, or with no word its end.
 type leaveMsg struct {
 	word  []byte
 	reply chan error // buffered
 }
 
 func (m *leaveMsg) handle(a *actor) {
+	if m.word == nil && a.leaving == nil {
+		m.reply <- nil
+		return
+	}
 	err := a.store.Commit(store.Own, &store.Batch{Meta: map[string][]byte{leavingMeta: m.word}})
 	if err == nil {
 		a.mu.Lock()

@@ -92,6 +92,8 @@ func (a *actor) loadHeld() (held, error) {
 // lagging reports whether nobody has confirmed the log's head for longer than
 // the policy allows: a removed member could still read what is written now.
 func (a *actor) lagging() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
 	limit := time.Duration(a.ctl.Policy.MaxEpochLagSeconds) * time.Second
 	return limit > 0 && a.sequencerID() != a.self.device.ID() && time.Since(a.confirmed) > limit
 }

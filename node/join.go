@@ -171,7 +171,8 @@ func prove(s *self, x seal.WelcomeContext, link *control.Link, writer [32]byte) 
 type joined struct {
 	epochs  []*epoch // by rising number; those whose content is open to us
 	closed  []closedRecord
-	entries []*control.Entry // new ones, in order
+	entries []*control.Entry  // new ones, in order
+	keeper  identity.DeviceID // who gave it
 	state   *control.State
 }
 
@@ -207,7 +208,7 @@ type belief struct {
 // that the log does not say: the space, that the link's head is in it, that
 // the keeper may admit, the group keys' commitments, and that we are in.
 func (b belief) believe(w seal.Welcome) (*joined, error) {
-	j := &joined{state: b.base}
+	j := &joined{state: b.base, keeper: b.x.Keeper}
 	keys := map[uint64]seal.ControlKey{b.x.Epoch: w.Control()}
 	for _, p := range w.Prior {
 		keys[p.Epoch] = p.Control

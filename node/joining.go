@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -33,7 +34,7 @@ func (n *Node) Join(ctx context.Context, text string) (xrpc.Joined, error) {
 	if err != nil {
 		return xrpc.Joined{}, fmt.Errorf("join: %w", err)
 	}
-	if a := n.bySpace(link.SpaceID); a != nil {
+	if a := n.bySpace(link.SpaceID); a != nil && a.place() != gone {
 		info := a.info()
 		return xrpc.Joined{ID: info.ID, Level: info.Level, Epoch: info.Epoch, Name: info.Name}, nil
 	}
@@ -65,19 +66,11 @@ func (n *Node) keepJoining(link control.Link, p *pendingJoin) {
 		close(p.done)
 	}()
 	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-		var last error // the first answer that more asking would not change
-		for _, keeper := range parsePeers(link.Addrs) {
-			p.joined, p.err = n.joinAt(n.ctx, keeper, &link)
-			if p.err == nil {
-				return
-			}
-			if final(p.err) && last == nil {
-				last = p.err
-			}
-			n.log.Info("join: not admitted yet", "keeper", keeper.ID, "err", p.err)
-		}
-		if p.err = last; last != nil {
+		if p.joined, p.err = n.joinAtAny(n.ctx, link); p.err == nil || final(p.err) {
 			return
+		}
+		if errors.Is(p.err, errWaiting) {
+			wait = min(wait, approvalEvery)
 		}
 		select {
 		case <-n.ctx.Done():
@@ -86,6 +79,78 @@ func (n *Node) keepJoining(link control.Link, p *pendingJoin) {
 		case <-time.After(jitter(wait)):
 		}
 	}
+}
+
+// approvalEvery is how often who waits for an approval asks again.
+const approvalEvery = 4 * time.Second
+
+// joinAtAny asks the nodes that a link names until one admits us. Its error is
+// the first that more asking would not change, if there is one.
+func (n *Node) joinAtAny(ctx context.Context, link control.Link) (xrpc.Joined, error) {
+	q := asking{space: link.SpaceID, invite: []byte{}, head: &link.Head, from: n.bySpace(link.SpaceID)}
+	if link.Secret != ([32]byte{}) {
+		lid := link.InviteID()
+		q.invite, q.link = lid[:], &link
+	}
+	var mu sync.Mutex // held while a welcome is settled: the first one counts
+	var joined xrpc.Joined
+	var done bool
+	var last error
+	err := n.race(ctx, parsePeers(link.Addrs), func(ctx context.Context, keeper peer.AddrInfo) error {
+		j, w, err := n.askWelcome(ctx, keeper, q)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case done:
+			return nil
+		case err == nil && q.from != nil:
+			joined, err = n.comeBack(ctx, q.from, j, keeper)
+		case err == nil:
+			joined, err = n.settleIn(j, w, keeper, "")
+		}
+		if err != nil {
+			n.log.Info("join: not admitted yet", "keeper", keeper.ID, "err", err)
+			if last == nil && final(err) {
+				last = err
+			}
+		}
+		done = err == nil
+		return err
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	if err != nil && last != nil {
+		err = last
+	}
+	return joined, err
+}
+
+// comeBack takes up again a space that this member was out of.
+func (n *Node) comeBack(ctx context.Context, a *actor, j *joined, keeper peer.AddrInfo) (xrpc.Joined, error) {
+	m := &newKeys{joined: j, reply: make(chan error, 1)}
+	if err, sendErr := ask(ctx, a, m, m.reply); err != nil || sendErr != nil {
+		return xrpc.Joined{}, errors.Join(err, sendErr)
+	}
+	stay := &leaveMsg{reply: make(chan error, 1)} // no word of leaving stands any more
+	if err, sendErr := ask(ctx, a, stay, stay.reply); err != nil || sendErr != nil {
+		return xrpc.Joined{}, errors.Join(err, sendErr)
+	}
+	n.reconcile(a.sid, keeper.ID)
+	return n.joinedAs(a, j, keeper), nil
+}
+
+// joinedAs is what is said of a join.
+func (n *Node) joinedAs(a *actor, j *joined, keeper peer.AddrInfo) xrpc.Joined {
+	info := a.info()
+	out := xrpc.Joined{
+		ID: info.ID, Level: info.Level, Epoch: info.Epoch, Asked: keeper.ID.String(), By: string(info.Authority), Name: info.Name,
+	}
+	if slot, _, ok := j.state.DeviceCaps(j.keeper); ok || slot != 0 {
+		if m, ok := j.state.AtSlot(slot); ok {
+			out.By = string(m.DID)
+		}
+	}
+	return out
 }
 
 // final reports whether asking again would not help: we were refused, or it is
@@ -97,20 +162,6 @@ func final(err error) bool {
 		}
 	}
 	return false
-}
-
-// joinAt asks one keeper.
-func (n *Node) joinAt(ctx context.Context, keeper peer.AddrInfo, link *control.Link) (xrpc.Joined, error) {
-	q := asking{space: link.SpaceID, invite: []byte{}, head: &link.Head}
-	if link.Secret != ([32]byte{}) {
-		lid := link.InviteID()
-		q.invite, q.link = lid[:], link
-	}
-	j, w, err := n.askWelcome(ctx, keeper, q)
-	if err != nil {
-		return xrpc.Joined{}, err
-	}
-	return n.settleIn(j, w, keeper, "")
 }
 
 // settleIn keeps a space that a welcome brought and starts it.
@@ -130,10 +181,7 @@ func (n *Node) settleIn(j *joined, w seal.Welcome, keeper peer.AddrInfo, name st
 		return xrpc.Joined{}, err
 	}
 	n.reconcile(a.sid, keeper.ID)
-	info := a.info()
-	return xrpc.Joined{
-		ID: info.ID, Level: info.Level, Epoch: info.Epoch, Asked: keeper.ID.String(), By: string(info.Authority),
-	}, nil
+	return n.joinedAs(a, j, keeper), nil
 }
 
 // asking is what is asked of a keeper.

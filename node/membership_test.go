@@ -73,6 +73,9 @@ func roleIs(n *node.Node, id space.ID, role string) func() error {
 	}
 }
 
+// alone keeps a node from every other.
+func alone() []libp2p.Option { return []libp2p.Option{libp2p.ConnectionGater(nobody{})} }
+
 // nobody lets no connection come about.
 type nobody struct{}
 
@@ -130,12 +133,12 @@ func TestLateEntriesOfTheRemoved(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	alone := start(t, homeC, func(cfg *node.Config) { cfg.Host = []libp2p.Option{libp2p.ConnectionGater(nobody{})} })
-	put(t, alone, id, "late", "nobody knew this")
-	if err := alone.Close(); err != nil {
+	c = start(t, homeC, func(cfg *node.Config) { cfg.Host = alone() })
+	put(t, c, id, "late", "nobody knew this")
+	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.RemoveMember(t.Context(), id, did(t, alone)); err != nil {
+	if err := a.RemoveMember(t.Context(), id, did(t, c)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "b adopts the epoch", atEpoch(b, id, 2))

@@ -49,6 +49,7 @@ func (a *actor) rotate(st *control.State, kind control.Kind, body any, ended []i
 	if rot.body.Epoch.Inner, err = a.sealInner(st, n, gk, iss); err != nil {
 		return nil, err
 	}
+	a.out.acquaint(a, strangers(next, a.out))
 	wraps, err := a.wrapAll(next, n, seal.Full(gk))
 	if err != nil {
 		return nil, err
@@ -228,4 +229,15 @@ func (a *actor) wrapChild(next *control.State, r control.Reader, n uint64, keys 
 	return control.Wrap{
 		Slot: r.Slot, C: identity.Commitment(r.Child), PUKGen: uint32(d.Descriptor.Epoch), Sealed: sealed,
 	}, err
+}
+
+// strangers are the members whose identity log is not here: another keeper let
+// them in, and they have not written yet.
+func strangers(st *control.State, d directory) (out []control.Member) {
+	for m := range st.Members() {
+		if _, known := d.identity(m.C); !known {
+			out = append(out, m)
+		}
+	}
+	return out
 }

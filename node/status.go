@@ -142,7 +142,7 @@ func (a *actor) trouble() string {
 	case a.lacksKeys():
 		return fmt.Sprintf("waiting for the keys of epoch %d", a.ctl.Epoch)
 	case len(a.held.rows) > 0:
-		return fmt.Sprintf("%d batches are kept here and not sent yet: waiting for a writer certificate", len(a.held.rows))
+		return fmt.Sprintf("%d batches are kept here and not sent yet: they wait for somebody who confirms the epoch and certifies this writer", len(a.held.rows))
 	}
 	return ""
 }

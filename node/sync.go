@@ -160,7 +160,9 @@ func (n *Node) session(ctx context.Context, a *actor, ep *epoch, s network.Strea
 	n.stats.SyncDone.Add(1)
 	n.log.Debug("synced", "peer", s.Conn().RemotePeer(), "space", fingerprint(a.sid), "epoch", ep.n, "equal", res.Equal,
 		"ctl", fmt.Sprintf("%d.%d", res.Ctl.Term, res.Ctl.Seq), "peerCtl", fmt.Sprintf("%d.%d", res.PeerCtl.Term, res.PeerCtl.Seq))
-	a.synced(s.Conn().RemotePeer(), ep, res)
+	if a.synced(s.Conn().RemotePeer(), ep, res) {
+		a.offer(confirmation{})
+	}
 	switch {
 	case res.Equal:
 		if a.inDoubt() {
@@ -176,15 +178,17 @@ func (n *Node) session(ctx context.Context, a *actor, ep *epoch, s network.Strea
 
 // synced notes the outcome of a session. "In sync" is only ever said of equal
 // digests, with a named peer, at a time.
-func (a *actor) synced(with peer.ID, e *epoch, res reconcile.Result) {
+// It reports whether the head of our log was confirmed while batches wait for
+// that.
+func (a *actor) synced(with peer.ID, e *epoch, res reconcile.Result) (confirmed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if res.Ctl == res.PeerCtl && e.n == a.ctl.Epoch {
-		a.confirmed = time.Now()
+		a.confirmed, confirmed = time.Now(), len(a.held.rows) > 0
 	}
 	if !res.Equal {
 		delete(a.syncs[with], e.n)
-		return
+		return confirmed
 	}
 	if a.syncs[with] == nil {
 		a.syncs[with] = map[uint64]xrpc.SyncPeer{}
@@ -192,7 +196,13 @@ func (a *actor) synced(with peer.ID, e *epoch, res reconcile.Result) {
 	a.syncs[with][e.n] = xrpc.SyncPeer{
 		PeerID: with.String(), At: time.Now().UnixMilli(), Count: res.Count, Digest: fmt.Sprintf("%x", res.Digest),
 	}
+	return confirmed
 }
+
+// confirmation: what waited for somebody to confirm the log's head can go.
+type confirmation struct{}
+
+func (confirmation) handle(a *actor) { a.release() }
 
 // replica shows one epoch of a space to a session. It lives as long as the
 // session and is used by its goroutine alone.

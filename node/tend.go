@@ -228,3 +228,29 @@ func (m *readopt) handle(a *actor) {
 	}
 	m.reply <- err
 }
+
+// acquaintances is how many nodes are asked for the log of one member.
+const acquaintances = 6
+
+// acquaint asks nodes of the space, keepers first, for identity logs.
+func (n *Node) acquaint(a *actor, members []control.Member) {
+	if len(members) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, proposeDeadline)
+	defer cancel()
+	peers := n.proposees(a, true)
+	for _, m := range members {
+		for _, p := range peers[:min(len(peers), acquaintances)] {
+			log, _, err := fetchIdentity(ctx, n.host, p, m.C)
+			if err != nil {
+				n.log.Debug("ask for a member's identity log", "peer", p, "err", err)
+				continue
+			}
+			n.learn(m.C, m.ILHead, log)
+			if _, known := n.identity(m.C); known {
+				break
+			}
+		}
+	}
+}
