@@ -39,6 +39,7 @@ func notWarned(n *node.Node, text string) func() error {
 // made of. No key is used twice, no chain forks, the log of the space does not
 // part, and both are told.
 func TestP4(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	a, bob := start(t, filepath.Join(dir, "a")), start(t, filepath.Join(dir, "bob"))
 	id := create(t, a, "club")
@@ -139,6 +140,7 @@ func newCode(t *testing.T) string {
 // A backup that was cut, changed, or is of somebody else fills no home; the
 // home can be filled afterwards.
 func TestRestoreRefuses(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	_, words, err := node.Init(filepath.Join(dir, "a"), nil)
 	if err != nil {

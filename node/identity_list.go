@@ -42,7 +42,8 @@ type account struct {
 	raw     []byte
 	list    identity.List
 	skipped map[[32]byte]bool
-	stale   bool // the list must be sealed anew whatever is in it
+	stale   bool     // the list must be sealed anew whatever is in it
+	shape   [32]byte // of what the list was made from
 	heard   map[peer.ID]time.Time
 }
 
@@ -226,8 +227,13 @@ func (n *Node) refreshAccount() error {
 	a := n.account
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	shape := n.shape(st)
+	if !a.stale && a.raw != nil && a.list.Gen == puk.Gen() && a.shape == shape {
+		return nil // what is dear to look at has not changed
+	}
 	next := n.compose(st)
 	if !a.stale && a.raw != nil && a.list.Gen == puk.Gen() && settled(a.plain, next) {
+		a.shape = shape
 		return nil
 	}
 	version := uint64(max(time.Now().UnixMilli(), 0))
@@ -251,8 +257,25 @@ func (n *Node) refreshAccount() error {
 	if err := a.save(raw); err != nil {
 		return err
 	}
-	a.raw, a.list, a.plain, a.stale = raw, l, next, false
+	a.raw, a.list, a.plain, a.stale, a.shape = raw, l, next, false, shape
 	return nil
+}
+
+// shape is a hash of what makes a new list: the spaces with their names, and
+// whether the owner is in them; where this node is.
+func (n *Node) shape(st identity.State) [32]byte {
+	h := sha256.New()
+	h.Write(st.Head[:])
+	for _, a := range fullAddrs(n.host) {
+		h.Write([]byte(a + "\n"))
+	}
+	for _, r := range n.all() {
+		ctl := r.control()
+		_, in := ctl.Member(n.self.c)
+		known := len(n.book.of(r.sid)) > 0
+		fmt.Fprintf(h, "%x %q %t %t %t\n", r.sid, r.name, in, ctl.Deleted, known)
+	}
+	return [32]byte(h.Sum(nil))
 }
 
 // compose is the account as it should be. The account's mu is held.
@@ -281,6 +304,8 @@ func (n *Node) compose(st identity.State) identity.Account {
 		running[r.sid] = true
 		if in {
 			a.unskip(r.sid)
+		} else if r.takesPart() {
+			continue // by another space, which brings it to each device
 		}
 		out.Spaces = append(out.Spaces, identity.AccountSpace{
 			Space: r.sid, URI: r.id.AT(), Name: r.name, Addrs: n.waysTo(r.actor), HeadSeq: ctl.Head.Seq, Head: ctl.Head.Hash, Gone: !in || ctl.Deleted,

@@ -38,6 +38,7 @@ func devicesOf(n *node.Node, live int) func() error {
 // Their logs part; when they meet again, one branch wins everywhere and what
 // the other said is said again.
 func TestDevicesApart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	home := func(name string) string { return filepath.Join(dir, name) }
 	laptop := start(t, home("laptop"))
@@ -93,6 +94,7 @@ func TestDevicesApart(t *testing.T) {
 // TestRevokedBeforeTold: the node dies between writing the revocation down and
 // telling anybody. When it is back the space gets its new epoch.
 func TestRevokedBeforeTold(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	laptop, bob := start(t, filepath.Join(dir, "laptop")), start(t, filepath.Join(dir, "bob"))
 	id := create(t, bob, "club")
@@ -127,6 +129,7 @@ func TestRevokedBeforeTold(t *testing.T) {
 // TestIdentityStream: whoever knows C is answered, whoever speaks is believed
 // what verifies, and a node keeps nothing of people it has nothing to do with.
 func TestIdentityStream(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	a, bob := start(t, filepath.Join(dir, "a")), start(t, filepath.Join(dir, "bob"))
 	id := create(t, bob, "club")
