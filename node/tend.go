@@ -39,7 +39,8 @@ func (n *Node) need(a *actor) {
 // writer certificates, new and renewed. It asks those who may admit, for as
 // long as the space runs.
 func (n *Node) tend(ctx context.Context, a *actor) {
-	wait := time.Hour
+	const idle = time.Hour
+	wait := idle
 	for {
 		t := time.NewTimer(wait)
 		select {
@@ -47,23 +48,22 @@ func (n *Node) tend(ctx context.Context, a *actor) {
 			t.Stop()
 			return
 		case <-a.wants:
-			wait = min(wait, needMax)
 		case <-t.C:
 		}
 		t.Stop()
 		if !a.lacks() && a.farewell() == nil {
-			wait = time.Hour
+			wait = idle
 			continue
 		}
 		err := n.supply(ctx, a)
 		switch {
 		case err == nil && !a.lacks() && a.farewell() == nil:
-			wait = time.Hour
+			wait = idle
 			continue
 		case err != nil:
 			n.log.Info("a space lacks keys or a certificate", "space", fingerprint(a.sid), "err", err)
 		}
-		if wait >= time.Hour {
+		if wait == idle {
 			wait = needBase / 2
 		}
 		wait = jitter(min(2*wait, needMax))
