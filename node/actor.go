@@ -83,6 +83,8 @@ type keeper interface {
 	opened(*actor, *epoch)
 	// departed hears nothing more of a space this member is out of.
 	departed(*actor)
+	// acquaint gets the identity logs of members from others of the space.
+	acquaint(*actor, []control.Member)
 	// need asks for what the space lacks: keys of its epoch, a certificate.
 	need(*actor)
 }
@@ -106,8 +108,6 @@ type directory interface {
 	meet(space [32]byte, addrs []string)
 	// identity is what the identity log of a member says, if it is known.
 	identity(identity.Commitment) (identity.State, bool)
-	// acquaint gets the identity logs of members from others of the space.
-	acquaint(*actor, []control.Member)
 	// learn takes entries of a member's log, whose head the roster names.
 	learn(c identity.Commitment, roster [32]byte, entries [][]byte)
 	// identityLog is a member's identity log, nil if unknown.
