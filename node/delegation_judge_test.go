@@ -217,6 +217,65 @@ func TestBelieveDescriptor(t *testing.T) {
 	}
 }
 
+// TestMoved: what of a child a parent acts on.
+func TestMoved(t *testing.T) {
+	old := control.Descriptor{Epoch: 1, Keepers: [][32]byte{{1}}, Depth: 1, Descendants: [][32]byte{{2}}, RosterRoot: [32]byte{3}}
+	for name, c := range map[string]struct {
+		change func(*control.Descriptor)
+		want   bool
+	}{
+		"nothing":       {func(*control.Descriptor) {}, false},
+		"a newcomer":    {func(d *control.Descriptor) { d.RosterRoot, d.Head.Seq, d.NotAfterMs = [32]byte{4}, 9, 9 }, false},
+		"an epoch":      {func(d *control.Descriptor) { d.Epoch++ }, true},
+		"a sequencer":   {func(d *control.Descriptor) { d.Sequencer = [32]byte{9} }, true},
+		"a keeper":      {func(d *control.Descriptor) { d.Keepers = nil }, true},
+		"its depth":     {func(d *control.Descriptor) { d.Depth++ }, true},
+		"what is below": {func(d *control.Descriptor) { d.Descendants = [][32]byte{{5}} }, true},
+	} {
+		fresh := old
+		c.change(&fresh)
+		if got := moved(old, fresh); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestAuthorOf: the log says which children send writers, a hello's own
+// identity log who they are.
+func TestAuthorOf(t *testing.T) {
+	h := newHousehold(t, space.LevelWrite)
+	st, me := h.parent.control(), h.n.self
+	sent := seal.Hello{C: me.c, Via: h.child.sid, IdentityLog: me.ownLog()}
+	with := func(change func(*seal.Hello)) seal.Hello {
+		x := sent
+		change(&x)
+		return x
+	}
+	for name, c := range map[string]struct {
+		h           seal.Hello
+		epoch       uint64
+		known, void bool
+	}{
+		"sent":                {sent, 1, true, false},
+		"a member":            {with(func(x *seal.Hello) { x.Via = [32]byte{} }), 1, true, false},
+		"no member":           {with(func(x *seal.Hello) { x.Via, x.C = [32]byte{}, identity.Commitment{9} }), 1, false, false},
+		"by an unknown child": {with(func(x *seal.Hello) { x.Via = [32]byte{9} }), 1, false, false},
+		"in a later epoch":    {sent, 2, false, false},
+		"no log":              {with(func(x *seal.Hello) { x.IdentityLog = nil }), 1, true, true},
+		"part of a log":       {with(func(x *seal.Hello) { x.IdentityLog = x.IdentityLog[1:] }), 1, true, true},
+		"without a DID":       {with(func(x *seal.Hello) { x.IdentityLog = x.IdentityLog[:1] }), 1, true, true},
+		"another's log":       {with(func(x *seal.Hello) { x.C = identity.Commitment{9} }), 1, true, true},
+	} {
+		m, known, void := authorOf(st, c.epoch, c.h)
+		if known != c.known || void != c.void {
+			t.Errorf("%s: known %v, void %v", name, known, void)
+		}
+		if known && !void && (m.C != me.c || m.DID != me.did) {
+			t.Errorf("%s: %+v", name, m)
+		}
+	}
+}
+
 // TestDescribe: who may ask for a child's descriptor, and so make a space its
 // parent.
 func TestDescribe(t *testing.T) {
@@ -259,7 +318,7 @@ func TestDescribe(t *testing.T) {
 	if err := ask(me, dev, self); !errors.Is(err, space.ErrDelegationCycle) {
 		t.Errorf("a space as its own parent: %v", err)
 	}
-	for i := byte(2); ; i++ {
+	for i := byte(2); i < 100; i++ {
 		if err = ask(me, dev, body(i)); err != nil {
 			break
 		}

@@ -292,6 +292,8 @@ func TestDelegationCut(t *testing.T) {
 			return errors.Join(f.has(0, parent, "early-2")(), f.has(0, parent, "early-3")())
 		})
 		f.WaitConverged(parent, time.Minute)
+		f.Node(0).Restart() // what it knows of its authors, it knows from its store
+		f.within(time.Minute, "reads on", f.has(0, parent, "early-3"))
 
 		f.Partition(f.Nodes()[:2], f.Nodes()[2:3], f.Nodes()[3:])
 		time.Sleep(30 * time.Second)
@@ -321,6 +323,38 @@ func TestDelegationCut(t *testing.T) {
 		// Node 3 sees its own refused, and says so.
 		f.within(3*time.Minute, "the one that was removed knows", f.role(3, child, "removed"))
 		f.within(3*time.Minute, "in the parent too", f.role(3, parent, "removed"))
+	})
+}
+
+// TestDelegationBoth: who is in the roster and sent besides has the better of
+// both, and every chain it begins proves anew who it is.
+func TestDelegationBoth(t *testing.T) {
+	testnet.Bubble(t, func(t *testing.T) {
+		f := newFamily(t, 3)
+		parent, child := f.create(0, "parent"), f.create(0, "child")
+		f.join(0, 1, parent, space.LevelRead)
+		f.join(0, 2, parent, space.LevelRead)
+		f.join(0, 1, child, space.LevelWrite)
+		f.delegate(0, parent, child, space.LevelWrite)
+		f.within(time.Minute, "is raised by the child", f.level(1, parent, space.LevelWrite))
+		for i := range 3 {
+			key := fmt.Sprintf("chain-%d", i)
+			f.put(1, parent, key)
+			for _, n := range []int{0, 2} {
+				f.within(time.Minute, fmt.Sprintf("node %d reads %s", n, key), f.has(n, parent, key))
+			}
+			f.Node(1).Restart()
+			f.within(time.Minute, "is back", f.level(1, parent, space.LevelWrite))
+		}
+		if err := f.Node(0).RemoveMember(t.Context(), child, did(t, f.Node(1).Node)); err != nil {
+			t.Fatal(err)
+		}
+		f.within(time.Minute, "falls back to what the roster gives", f.level(1, parent, space.LevelRead))
+		f.put(0, parent, "after")
+		f.within(time.Minute, "and reads", f.has(1, parent, "after"))
+		if err := f.Node(1).Put(parent, "no", "no"); !errors.Is(err, space.ErrForbidden) {
+			t.Errorf("and writes: %v", err)
+		}
 	})
 }
 
