@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -127,7 +128,12 @@ func (a *actor) keeperSet(st *control.State, m control.Member, old, k control.Ke
 	}
 	switch {
 	case lost && st.Policy.KeyPolicy != space.KeysStatic:
-		rot, err := a.rotate(st, control.KindKeeperSet, body, nil)
+		// Who admitted holds the issuer of the epochs that are over and could
+		// certify chains in anybody's name there for ever: everybody's end.
+		rot, err := a.rotate(st, control.KindKeeperSet, body, everybody(st))
+		if errors.Is(err, space.ErrTooLarge) {
+			rot, err = a.rotate(st, control.KindKeeperSet, body, nil)
+		}
 		if err != nil {
 			return 0, nil, nil, err
 		}
@@ -145,6 +151,19 @@ func (a *actor) keeperSet(st *control.State, m control.Member, old, k control.Ke
 		body.Issuer = w.Sealed
 	}
 	return control.KindKeeperSet, body, nil, nil
+}
+
+// everybody is the roster, ascending; nobody if there are too many to name.
+func everybody(st *control.State) []identity.Commitment {
+	if st.Len() > control.MaxEnded {
+		return nil
+	}
+	var out []identity.Commitment
+	for m := range st.Members() {
+		out = append(out, m.C)
+	}
+	slices.SortFunc(out, func(x, y identity.Commitment) int { return bytes.Compare(x[:], y[:]) })
+	return out
 }
 
 // liveDevices are the devices with which a member may act as a keeper.

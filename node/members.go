@@ -138,6 +138,13 @@ func (n *Node) RemoveMember(ctx context.Context, id space.ID, who space.DID) err
 	if err != nil {
 		return err
 	}
+	if st := a.control(); st.SequencerSlot != st.AuthoritySlot {
+		if m, in := st.MemberByDID(who); in && m.Slot == st.SequencerSlot {
+			if err := n.takeBack(ctx, a); err != nil {
+				return fmt.Errorf("remove %s, which orders the log: %w", who, err)
+			}
+		}
+	}
 	_, err = n.amend(ctx, a, named(who, func(st *control.State, m control.Member) (control.Kind, any, []store.ObjectRow, error) {
 		return a.removal(st, m, nil)
 	}))
@@ -157,7 +164,11 @@ func (a *actor) removal(st *control.State, m control.Member, leave []byte) (cont
 	if st.Policy.KeyPolicy == space.KeysStatic {
 		return control.KindMemberRemove, body, nil, nil
 	}
-	rot, err := a.rotate(st, control.KindMemberRemove, body, nil)
+	var ended []identity.Commitment
+	if k, ok := st.Keeper(m.Slot); ok && k.Caps.Has(control.CapAdmit) {
+		ended = slices.DeleteFunc(everybody(st), func(c identity.Commitment) bool { return c == m.C })
+	}
+	rot, err := a.rotate(st, control.KindMemberRemove, body, ended)
 	if err != nil {
 		return 0, nil, nil, err
 	}
