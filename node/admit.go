@@ -97,6 +97,9 @@ func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte) (ver
 	if err != nil {
 		return verdict{}, orLater(err)
 	}
+	if err := n.checkFresh(ctx, a, st, who); err != nil {
+		return verdict{}, orLater(err)
+	}
 	m, _ := st.Member(who.C)
 	n.learn(who.C, m.ILHead, c.Log)
 	v, err := a.welcome(st, m, who, c, nonce)
@@ -113,17 +116,17 @@ func (a *actor) admits() bool {
 }
 
 // checkKnown refuses an identity log that is behind what is known of its
-// owner: keys would be sealed to devices that the owner may have revoked.
+// owner, or a branch that lost: keys would be sealed to devices that the owner
+// may have revoked.
 func (n *Node) checkKnown(a *actor, who identity.State, log [][]byte) error {
-	if known, ok := n.identity(who.C); ok {
-		if _, ok := identity.Since(log, known.Head); !ok {
+	known := n.identityLog(who.C)
+	if len(known) > 0 {
+		if best, _, err := identity.Follow(known, log); err != nil || !sameLog(best, log) {
 			return fmt.Errorf("claim: an old or another identity log: %w", space.ErrForged)
 		}
 	}
-	if m, ok := a.control().Member(who.C); ok {
-		if _, ok := identity.Since(log, m.ILHead); !ok {
-			return fmt.Errorf("claim: not the identity log that was admitted: %w", space.ErrForged)
-		}
+	if m, ok := a.control().Member(who.C); ok && !vouched(m.ILHead, log, known) {
+		return fmt.Errorf("claim: not the identity log that was admitted: %w", space.ErrForged)
 	}
 	return nil
 }

@@ -84,8 +84,49 @@ func (n *Node) auditWraps(ctx context.Context, a *actor) error {
 		}
 	}
 	n.log.Info("a new epoch for a space", "space", fingerprint(a.sid), "stale", len(stale))
-	_, err = n.amend(ctx, a, a.renewal(stale))
+	_, err = n.amend(ctx, a, func(st *control.State) (control.Kind, any, []store.ObjectRow, error) {
+		stale, err := n.staleMembers(ctx, a) // another auditor may have been faster
+		if err != nil || len(stale) == 0 && !a.epochIsOld() {
+			return 0, nil, nil, err
+		}
+		return a.renewal(stale)(st)
+	})
 	return err
+}
+
+// checkFresh refuses an identity log that is behind the one to which the epoch
+// in force was wrapped: whoever opened it knew of a revocation that this node
+// has not heard of.
+func (n *Node) checkFresh(ctx context.Context, a *actor, st *control.State, who identity.State) error {
+	rot, err := a.rotationOfEpoch(st)
+	if err != nil || rot == nil {
+		return err
+	}
+	w, err := a.lockedWrapOf(st, rot, who.C)
+	if errors.Is(err, errNoPage) {
+		page, _ := ownPage(st, rot, who.C)
+		if before := a.numbered(st.Epoch - 1); before != nil {
+			err = n.fetchObject(ctx, a, before, page)
+		}
+		if err == nil {
+			w, err = a.lockedWrapOf(st, rot, who.C)
+		}
+	}
+	switch {
+	case errors.Is(err, space.ErrNotMember), errors.Is(err, errNoWrap):
+		return nil // a member since
+	case err != nil:
+		return err
+	case who.PUK.Gen < w.PUKGen:
+		return fmt.Errorf("claim: an identity log from before a revocation: %w", errLater)
+	}
+	return nil
+}
+
+func (a *actor) lockedWrapOf(st *control.State, rot *control.Rotation, c identity.Commitment) (control.Wrap, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.wrapOf(st, rot, c)
 }
 
 // makeFinal writes a checkpoint once a day, where this node orders the log.

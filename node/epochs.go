@@ -178,8 +178,12 @@ func (a *actor) certifySelf(st *control.State, e *epoch) error {
 	return err
 }
 
-// errNoPage: the wrap page that holds our key is not here.
-var errNoPage = fmt.Errorf("wrap page: %w", space.ErrNoKey)
+var (
+	// errNoPage: the wrap page that holds a reader's key is not here.
+	errNoPage = fmt.Errorf("wrap page: %w", space.ErrNoKey)
+	// errNoWrap: the epoch is not wrapped to somebody.
+	errNoWrap = fmt.Errorf("no wrap: %w", space.ErrNoKey)
+)
 
 // wrapOf finds the wrap for a reader, inline or on its page.
 func (a *actor) wrapOf(st *control.State, rot *control.Rotation, c identity.Commitment) (control.Wrap, error) {
@@ -209,7 +213,7 @@ func (a *actor) wrapOf(st *control.State, rot *control.Rotation, c identity.Comm
 			return w, nil
 		}
 	}
-	return control.Wrap{}, fmt.Errorf("no wrap for us: %w", space.ErrNoKey)
+	return control.Wrap{}, errNoWrap
 }
 
 // ownPage is the page on which c's wrap stands.

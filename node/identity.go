@@ -288,7 +288,19 @@ const (
 // told is what the loop remembers of a node it told.
 type told struct {
 	mark [32]byte // what was told
+	at   time.Time
 	next time.Time
+}
+
+// stands reports whether a node need not be told again: it knows, and it was
+// there all the time. Who was away may have lost what it was told.
+func (s told) stands(n *Node, p peer.ID, mark [32]byte, now time.Time) bool {
+	for _, c := range n.host.Network().ConnsToPeer(p) {
+		if c.Stat().Opened.After(s.at) {
+			return false
+		}
+	}
+	return now.Before(s.next) && (s.mark == mark || s.mark == [32]byte{})
 }
 
 // tendIdentity keeps the nodes of the owner's spaces told of the owner's log
@@ -323,7 +335,7 @@ func (n *Node) tellIdentity(ctx context.Context, seen map[peer.ID]told) {
 	mark := n.account.mark(n.self.ownState().Head)
 	now := time.Now()
 	for _, p := range n.confidants() {
-		if s, ok := seen[p]; ok && now.Before(s.next) && (s.mark == mark || s.mark == [32]byte{}) {
+		if s, ok := seen[p]; ok && s.stands(n, p, mark, now) {
 			continue
 		}
 		err := n.publishIdentity(ctx, p)
@@ -331,13 +343,13 @@ func (n *Node) tellIdentity(ctx context.Context, seen map[peer.ID]told) {
 			return
 		}
 		if err != nil {
-			seen[p] = told{next: now.Add(jitter(identityRefused))}
+			seen[p] = told{at: now, next: now.Add(jitter(identityRefused))}
 			n.log.Debug("publish the own identity", "peer", p, "err", err)
 			continue
 		}
 		n.account.confirmed(p)
 		n.caughtUp()
-		seen[p] = told{mark: n.account.mark(n.self.ownState().Head), next: now.Add(jitter(identityAgain))}
+		seen[p] = told{mark: n.account.mark(n.self.ownState().Head), at: now, next: now.Add(jitter(identityAgain))}
 	}
 	for p, s := range seen {
 		if now.After(s.next.Add(identityAgain)) {

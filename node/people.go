@@ -58,7 +58,7 @@ func loadPeople(st *store.Store, s *self) (*people, error) {
 
 // take verifies entries as c's log, whole or behind what is known, and goes by
 // what identity.Follow says of the two. roster is the head that the control
-// log vouches for: a log that does not hold it is not c's.
+// log vouches for, see vouched.
 func (p *people) take(c identity.Commitment, roster [32]byte, entries [][]byte) (log [][]byte, old, new identity.State, changed bool) {
 	for {
 		p.mu.RLock()
@@ -100,12 +100,22 @@ func follow(c identity.Commitment, known [][]byte, roster [32]byte, entries [][]
 		if err != nil || st.C != c || sameLog(log, known) {
 			continue
 		}
-		if _, ok := identity.Since(log, roster); !ok {
+		if !vouched(roster, log, known) {
 			continue
 		}
 		return log, st, true
 	}
 	return nil, identity.State{}, false
+}
+
+// vouched reports whether the control log's word for a head is met: log holds
+// it, or goes on from a known log that does: a branch that won over it.
+func vouched(head [32]byte, log, known [][]byte) bool {
+	_, in := identity.Since(log, head)
+	if !in && len(known) > 0 {
+		_, in = identity.Since(known, head)
+	}
+	return in
 }
 
 func sameLog(a, b [][]byte) bool { return slices.EqualFunc(a, b, bytes.Equal) }
@@ -153,9 +163,13 @@ func (n *Node) learn(c identity.Commitment, roster [32]byte, entries [][]byte) {
 	if !changed {
 		return
 	}
+	class := store.Remote
+	if old.Head != ([32]byte{}) {
+		class = store.Own // who told us tells us once: a revocation must not be forgotten
+	}
 	b, err := space.Marshal(log)
 	if err == nil {
-		err = n.store.Put(logTable, c[:], b, store.Remote)
+		err = n.store.Put(logTable, c[:], b, class)
 	}
 	if err != nil {
 		n.log.Warn("keep an identity log", "err", err)
