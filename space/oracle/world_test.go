@@ -42,6 +42,7 @@ type room struct {
 	name   string
 	owner  *person
 	state  *control.State
+	log    [][]byte
 	epochs []*epoch
 	count  int // of what is named by number
 	invite *control.Invite
@@ -180,6 +181,7 @@ func (r *room) apply(e *control.Entry) {
 			name: fmt.Sprintf("entry %d of the log of %s, %v", e.Seq, r.name, e.Kind), kind: factLog, room: r.name, epoch: before.Epoch,
 		})
 	}
+	r.log = append(r.log, e.Raw())
 	r.w.sent = append(r.w.sent, oracle.Entry(name, e.Raw(), r.state.SpaceID, r.objects)...)
 }
 
@@ -261,9 +263,12 @@ func (r *room) leak(next *control.State, n uint64, e *epoch, gone []identity.Com
 	}
 }
 
+// relay stands in every inner body.
+const relay = "/dns4/relay.example/udp/4001/quic-v1"
+
 func (r *room) inner(n uint64, e *epoch) []byte {
 	w := r.w
-	x := control.EpochInner{IssuerPub: [32]byte(e.iss.Public()), FetchPub: [32]byte(e.gk.Fetch().Public().(ed25519.PublicKey))}
+	x := control.EpochInner{Relays: []string{relay}, IssuerPub: [32]byte(e.iss.Public()), FetchPub: [32]byte(e.gk.Fetch().Public().(ed25519.PublicKey))}
 	if n > 1 {
 		before := r.epochs[n-2].gk
 		x.CtlLink = must(seal.LinkControl(w.rand, e.gk.Control(), before.Control(), r.state.SpaceID, n))
