@@ -17,7 +17,7 @@ func ObjectName(sealed []byte) [32]byte { return sha256.Sum256(sealed) }
 // SealObject seals what a control entry names by hash instead of holding it,
 // such as a page of wraps, under KDF(CK, "object", "") with
 // space_id ‖ u64 epoch as associated data. CK is the control key that seals the
-// entry, epoch the one whose control key that is.
+// entry; epoch is the one the object is about, for wraps the one they open.
 func SealObject(rand io.Reader, ck ControlKey, spaceID [32]byte, epoch uint64, plain []byte) ([]byte, error) {
 	if len(plain) > MaxObject-boxOver {
 		return nil, fmt.Errorf("seal object: %w: %d bytes", space.ErrTooLarge, len(plain))
