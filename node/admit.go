@@ -125,7 +125,7 @@ func (n *Node) checkKnown(a *actor, who identity.State, log [][]byte) error {
 			return fmt.Errorf("claim: an old or another identity log: %w", space.ErrForged)
 		}
 	}
-	if m, ok := a.control().Member(who.C); ok && !vouched(m.ILHead, log, known) {
+	if m, ok := a.control().Member(who.C); ok && !n.people.stands(who.C, m.ILHead, log, nil) {
 		return fmt.Errorf("claim: not the identity log that was admitted: %w", space.ErrForged)
 	}
 	return nil

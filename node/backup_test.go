@@ -68,6 +68,9 @@ func TestP4(t *testing.T) {
 	if err != nil || r.Spaces != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
+	if err := bob.Close(); err != nil {
+		t.Fatal(err)
+	}
 	b := start(t, home)
 	if did(t, b) != did(t, a) || r.PeerID == peerID(t, a) {
 		t.Error("the copy is another person, or the same peer")
@@ -79,10 +82,14 @@ func TestP4(t *testing.T) {
 	if _, err := b.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelWrite, MaxUses: 1}); !errors.Is(err, space.ErrUnavailable) {
 		t.Errorf("the copy wrote into the control log: %v", err)
 	}
-	if _, err := b.ApproveDevice(t.Context(), newCode(t), ""); !errors.Is(err, space.ErrUnavailable) {
-		t.Errorf("the copy took a device in: %v", err)
+	if _, err := b.RevokeDevice(t.Context(), strings.Repeat("ab", 32)); !errors.Is(err, space.ErrUnavailable) {
+		t.Errorf("the copy wrote into the identity log: %v", err)
 	}
 	third := put(t, b, id, "third", "from the copy")
+	bob = start(t, filepath.Join(dir, "bob"))
+	if _, err := a.Connect(t.Context(), listen(t, bob)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := b.Connect(t.Context(), listen(t, bob)); err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +100,9 @@ func TestP4(t *testing.T) {
 	}
 	eventually(t, "one state", inSync(id, a, bob, b))
 	eventually(t, "the copy has caught up", notWarned(b, "restored from a backup"))
+	if _, err := b.RevokeDevice(t.Context(), strings.Repeat("ab", 32)); !errors.Is(err, xrpc.ErrDeviceNotFound) {
+		t.Errorf("the copy still writes nothing into the identity log: %v", err)
+	}
 	if _, err := b.Connect(t.Context(), listen(t, a)); err != nil {
 		t.Fatal(err)
 	}
@@ -125,16 +135,6 @@ func peerID(t *testing.T, n *node.Node) string {
 		t.Fatal(err)
 	}
 	return st.PeerID
-}
-
-// newCode is a code that nobody shows.
-func newCode(t *testing.T) string {
-	t.Helper()
-	c, err := identity.NewCode(strings.NewReader("0123456789"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c.String()
 }
 
 // A backup that was cut, changed, or is of somebody else fills no home; the

@@ -42,11 +42,6 @@ func (n *Node) openPersona() (err error) {
 	}
 	c, err := readCopy(n.keys)
 	n.copied.Store(c)
-	n.onIdentity(func(_ identity.Commitment, old, new identity.State) {
-		if new.Stale(old.PUK.Gen) { // a device that may have keys of spaces is one no more
-			n.auditNow()
-		}
-	})
 	return err
 }
 

@@ -302,6 +302,9 @@ func TestRecover(t *testing.T) {
 	if r.DID != id.DID || r.Commitment != id.Commitment || r.PeerID == id.PeerID || len(r.Spaces) != 1 {
 		t.Errorf("%+v", r)
 	}
+	if log, _, err := node.AskIdentity(t.Context(), addr, seed.Commitment(), nil, nil); err != nil || len(log) != 6 {
+		t.Errorf("bob was told %d entries, %v", len(log), err)
+	}
 	back := start(t, filepath.Join(dir, "new"))
 	eventually(t, "the space comes back", sees(back, forum, id.DID, "old", old))
 	fresh := ""

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/identity"
 	"github.com/kithnet/kith/xrpc"
@@ -64,11 +65,14 @@ func (n *Node) adopt(known, log [][]byte, st identity.State) error {
 			puk = next
 		}
 	}
-	at := 0
-	for at < min(len(known), len(log)) && string(known[at]) == string(log[at]) {
-		at++
+	lost := known[common(known, log):]
+	n.people.mu.Lock()
+	n.people.lose(n.self.c, lost)
+	n.people.mu.Unlock()
+	if err := n.keepLost(n.self.c, store.Own); err != nil {
+		return diskError(err)
 	}
-	if lost := known[at:]; len(lost) > 0 && puk.Public().Equal(st.PUK) && st.Can(n.self.device.ID(), identity.CapEnroll) {
+	if len(lost) > 0 && puk.Public().Equal(st.PUK) && st.Can(n.self.device.ID(), identity.CapEnroll) {
 		again, next, after, err := st.Reissue(rand.Reader, n.self.device, lost, puk, time.Now().UnixMilli())
 		if err != nil {
 			n.log.Error("say again what a branch of the own identity log said", "err", err)

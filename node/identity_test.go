@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/kithnet/kith/node"
+	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/identity"
 )
 
@@ -57,11 +58,17 @@ func TestDevicesApart(t *testing.T) {
 	if err := devicesOf(phone, 3)(); err != nil {
 		t.Fatal(err)
 	}
+	here, there := create(t, laptop, "made on the laptop"), create(t, phone, "made on the phone")
 	if _, err := phone.Connect(t.Context(), listen(t, laptop)); err != nil {
 		t.Fatal(err)
 	}
 	for name, n := range map[string]*node.Node{"laptop": laptop, "phone": phone} {
 		eventually(t, name+" knows all four", devicesOf(n, 4))
+	}
+	for name, n := range map[string]*node.Node{"laptop": laptop, "phone": phone} {
+		for _, id := range []space.ID{here, there} {
+			eventually(t, name+" has both spaces", func() error { _, err := n.Space(context.Background(), id); return err })
+		}
 	}
 	eventually(t, "one log", func() error {
 		a, b := node.OwnLog(laptop), node.OwnLog(phone)
@@ -198,5 +205,36 @@ func TestIdentityStream(t *testing.T) {
 	_, newer := say(st.C, nil, nil)
 	if _, got := say(st.C, nil, list); !bytes.Equal(got, newer) {
 		t.Error("an old list came back")
+	}
+}
+
+// A machine whose connection broke after it was taken in asks again, and is
+// not taken in twice.
+func TestEnrolAgain(t *testing.T) {
+	t.Parallel()
+	n := start(t, t.TempDir())
+	dev, err := identity.NewDevice(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := identity.Verify(node.OwnLog(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := dev.Request(st.C, identity.CapsAll)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := node.EnrolDevice(n, req); err != nil || len(node.OwnLog(n)) != 6 {
+			t.Fatalf("%d entries, %v", len(node.OwnLog(n)), err)
+		}
+	}
+	less, err := dev.Request(st.C, identity.CapWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.EnrolDevice(n, less[:len(less)-1]); err == nil {
+		t.Error("half a request was taken")
 	}
 }

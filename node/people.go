@@ -2,6 +2,8 @@ package node
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -17,8 +19,9 @@ import (
 
 // Tables of the store's node-level settings.
 const (
-	logTable  = "identity-log" // commitment -> log
-	peerTable = "peer"         // space id ‖ peer id -> addresses
+	logTable  = "identity-log"  // commitment -> log
+	lostTable = "identity-lost" // commitment -> hashes of entries on branches that lost
+	peerTable = "peer"          // space id ‖ peer id -> addresses
 )
 
 // people is what this node knows of other identities: the logs it verified.
@@ -26,8 +29,12 @@ type people struct {
 	mu     sync.RWMutex // guards what follows
 	logs   map[identity.Commitment][][]byte
 	states map[identity.Commitment]identity.State
+	lost   map[identity.Commitment][][]byte
 	watch  []watcher
 }
+
+// maxLost bounds the entries of lost branches that are remembered of a person.
+const maxLost = 256
 
 // watcher hears that a log moved: c's, from what old says to what new says.
 type watcher func(c identity.Commitment, old, new identity.State)
@@ -36,6 +43,17 @@ func loadPeople(st *store.Store, s *self) (*people, error) {
 	p := &people{
 		logs:   map[identity.Commitment][][]byte{s.c: s.ownLog()},
 		states: map[identity.Commitment]identity.State{s.c: s.ownState()},
+		lost:   map[identity.Commitment][][]byte{},
+	}
+	for kv, err := range st.List(lostTable) {
+		var lost [][]byte
+		if err == nil {
+			err = space.Unmarshal(kv.Value, &lost)
+		}
+		if err != nil || len(kv.Key) != 32 {
+			return nil, fmt.Errorf("read identity logs: %w", errors.Join(err, space.ErrMalformed))
+		}
+		p.lost[identity.Commitment(kv.Key)] = lost
 	}
 	for kv, err := range st.List(logTable) {
 		if err != nil {
@@ -66,7 +84,7 @@ func (p *people) take(c identity.Commitment, roster [32]byte, entries [][]byte) 
 		old = p.states[c]
 		p.mu.RUnlock()
 		log, new, changed = follow(c, known, roster, entries)
-		if !changed {
+		if !changed || !p.stands(c, roster, log, known) {
 			return known, old, old, false
 		}
 		p.mu.Lock()
@@ -75,6 +93,7 @@ func (p *people) take(c identity.Commitment, roster [32]byte, entries [][]byte) 
 			continue
 		}
 		p.logs[c], p.states[c] = log, new
+		p.lose(c, known[common(known, log):])
 		p.mu.Unlock()
 		return log, old, new, true
 	}
@@ -100,22 +119,44 @@ func follow(c identity.Commitment, known [][]byte, roster [32]byte, entries [][]
 		if err != nil || st.C != c || sameLog(log, known) {
 			continue
 		}
-		if !vouched(roster, log, known) {
-			continue
-		}
 		return log, st, true
 	}
 	return nil, identity.State{}, false
 }
 
-// vouched reports whether the control log's word for a head is met: log holds
-// it, or goes on from a known log that does: a branch that won over it.
-func vouched(head [32]byte, log, known [][]byte) bool {
-	_, in := identity.Since(log, head)
-	if !in && len(known) > 0 {
-		_, in = identity.Since(known, head)
+// stands reports whether the word of a control log for a head of c's is met:
+// log holds it, or goes on where a branch that held it lost.
+func (p *people) stands(c identity.Commitment, head [32]byte, log, known [][]byte) bool {
+	for _, l := range [][][]byte{log, known} {
+		if _, in := identity.Since(l, head); in && len(l) > 0 {
+			return true
+		}
 	}
-	return in
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return slices.ContainsFunc(p.lost[c], func(h []byte) bool { return bytes.Equal(h, head[:]) })
+}
+
+// lose remembers the entries of a branch that lost. mu is held.
+func (p *people) lose(c identity.Commitment, branch [][]byte) {
+	if len(branch) == 0 {
+		return
+	}
+	lost := slices.Clone(p.lost[c])
+	for _, e := range branch {
+		h := sha256.Sum256(e)
+		lost = append(lost, h[:])
+	}
+	p.lost[c] = lost[max(0, len(lost)-maxLost):]
+}
+
+// common is the number of entries that two logs begin with together.
+func common(a, b [][]byte) int {
+	i := 0
+	for i < min(len(a), len(b)) && bytes.Equal(a[i], b[i]) {
+		i++
+	}
+	return i
 }
 
 func sameLog(a, b [][]byte) bool { return slices.EqualFunc(a, b, bytes.Equal) }
@@ -171,10 +212,28 @@ func (n *Node) learn(c identity.Commitment, roster [32]byte, entries [][]byte) {
 	if err == nil {
 		err = n.store.Put(logTable, c[:], b, class)
 	}
+	if err == nil {
+		err = n.keepLost(c, class)
+	}
 	if err != nil {
 		n.log.Warn("keep an identity log", "err", err)
 	}
 	n.moved(c, old, st)
+}
+
+// keepLost makes durable which entries of a person's lost.
+func (n *Node) keepLost(c identity.Commitment, class store.Class) error {
+	n.people.mu.RLock()
+	lost := n.people.lost[c]
+	n.people.mu.RUnlock()
+	if len(lost) == 0 {
+		return nil
+	}
+	b, err := space.Marshal(lost)
+	if err != nil {
+		return err
+	}
+	return n.store.Put(lostTable, c[:], b, class)
 }
 
 // learnAll sorts a welcome's identity log entries by person: each log begins
