@@ -51,6 +51,9 @@ func (n *Node) Delegate(ctx context.Context, id, child space.ID, level space.Lev
 	if level != space.LevelRead && level != space.LevelWrite {
 		return xrpc.Delegation{}, fmt.Errorf("delegate at %v: a space is a member at read or write: %w", level, space.ErrMalformed)
 	}
+	if c.control().Policy.KeyPolicy == space.KeysStatic {
+		return xrpc.Delegation{}, fmt.Errorf("delegate to %s: its keys never change, who leaves it would read on here: %w", child, space.ErrUnsupported)
+	}
 	if c.sid == a.sid {
 		return xrpc.Delegation{}, fmt.Errorf("delegate to %s: %w", child, space.ErrDelegationCycle)
 	}

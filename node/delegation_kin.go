@@ -22,7 +22,8 @@ const parentsEvery = 5 * time.Minute
 // zero kin is ready.
 type kin struct {
 	mu    sync.Mutex             // guards what follows
-	wake  chan struct{}          // made when first needed
+	stirC chan struct{}          // a log moved; made when first needed, as lookC
+	lookC chan struct{}          // parents are to be looked for
 	moved map[[32]byte]bool      // spaces whose logs moved since the last round
 	look  map[[32]byte]time.Time // when the parents of a space are to be asked for next
 	tries map[[32]byte]entering  // parents that did not let us in yet
@@ -35,19 +36,24 @@ type entering struct {
 	wait time.Duration
 }
 
-// woken is signalled when there is something to do before the next round.
-func (k *kin) woken() chan struct{} {
+// stirs is signalled when a log moved.
+func (k *kin) stirs() chan struct{} { return k.signal(&k.stirC) }
+
+// looks is signalled when parents are to be looked for.
+func (k *kin) looks() chan struct{} { return k.signal(&k.lookC) }
+
+func (k *kin) signal(c *chan struct{}) chan struct{} {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.wake == nil {
-		k.wake = make(chan struct{}, 1)
+	if *c == nil {
+		*c = make(chan struct{}, 1)
 	}
-	return k.wake
+	return *c
 }
 
-func (k *kin) poke() {
+func poke(c chan struct{}) {
 	select {
-	case k.woken() <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -60,7 +66,7 @@ func (k *kin) stir(sid [32]byte) {
 	}
 	k.moved[sid] = true
 	k.mu.Unlock()
-	k.poke()
+	poke(k.stirs())
 }
 
 // stirred gives the spaces whose logs moved since it was last asked.
@@ -77,7 +83,7 @@ func (k *kin) lookUp(sid [32]byte) {
 	k.mu.Lock()
 	delete(k.look, sid)
 	k.mu.Unlock()
-	k.poke()
+	poke(k.looks())
 }
 
 // due reports whether the parents of a space are to be asked for, and puts off
@@ -112,7 +118,7 @@ func (k *kin) notLetIn(parent [32]byte) {
 	}
 	wait := min(max(time.Second, 2*k.tries[parent].wait), time.Hour)
 	k.tries[parent] = entering{time.Now().Add(wait), wait}
-	time.AfterFunc(wait, k.poke)
+	time.AfterFunc(wait, func() { poke(k.looks()) })
 }
 
 // silent is since when nothing was heard of a child; it begins to count when

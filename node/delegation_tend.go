@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -25,16 +26,19 @@ const (
 	delegateEvery = 20 * time.Second
 	// delegateStale is how long a child may be silent before status says so.
 	delegateStale = time.Hour
-	// delegateAsked is how many peers are asked in one round.
-	delegateAsked = 8
+	// delegateAsked is how many connected peers are asked in one round, and
+	// delegateDialled how many others.
+	delegateAsked   = 8
+	delegateDialled = 2
+	refreshesAtOnce = 8
 )
 
 func (n *Node) kinMoved(sid [32]byte) { n.kin.stir(sid) }
 
-// tendDelegations keeps what spaces know of each other up to date: who is sent
-// by whom, descriptors of children, parents to take part in. It looks at all
-// of them now and then, and at the parents of a space whose log moved at once.
-func (n *Node) tendDelegations() {
+// tendChildren keeps spaces up to date about their children: by which of them
+// this person is sent, and what their descriptors say. It looks at all of them
+// now and then, and at the parents of a space whose log moved at once.
+func (n *Node) tendChildren() {
 	next := time.Now()
 	for n.ctx.Err() == nil {
 		moved := n.kin.stirred()
@@ -42,20 +46,47 @@ func (n *Node) tendDelegations() {
 		if all {
 			next = time.Now().Add(jitter(delegateEvery))
 		}
+		// One space after the other in each goroutine: nodes that do not answer
+		// hold up one of them.
+		queue := make(chan *actor)
+		var wg sync.WaitGroup
+		for range refreshesAtOnce {
+			wg.Go(func() {
+				for a := range queue {
+					n.refreshChildren(n.ctx, a, all)
+				}
+			})
+		}
 		for _, r := range n.all() {
 			if all || moved[r.sid] || hasChildIn(r.control(), moved) {
 				n.restand(r.actor)
-				n.refreshChildren(n.ctx, r.actor, all)
+				queue <- r.actor
 			}
+		}
+		close(queue)
+		wg.Wait()
+		n.rest(next, n.kin.stirs())
+	}
+}
+
+// rest waits until a time, or until there is something to do.
+func (n *Node) rest(until time.Time, woken <-chan struct{}) {
+	t := time.NewTimer(time.Until(until))
+	defer t.Stop()
+	select {
+	case <-n.ctx.Done():
+	case <-t.C:
+	case <-woken:
+	}
+}
+
+// tendParents looks for spaces to take part in because one of ours is a member.
+func (n *Node) tendParents() {
+	for n.ctx.Err() == nil {
+		for _, r := range n.all() {
 			n.findParents(n.ctx, r.actor)
 		}
-		t := time.NewTimer(time.Until(next))
-		select {
-		case <-n.ctx.Done():
-		case <-t.C:
-		case <-n.kin.woken():
-		}
-		t.Stop()
+		n.rest(time.Now().Add(jitter(delegateEvery)), n.kin.looks())
 	}
 }
 
@@ -233,26 +264,33 @@ func (n *Node) believeDescriptor(got answered, child, sequencer [32]byte, head s
 	return d, nil
 }
 
-// near are peers of the spaces named, connected ones and those that can be
-// dialled, of each at most delegateAsked.
-func (n *Node) near(spaces ...[32]byte) (out []peer.AddrInfo) {
+// near are peers of the spaces named: those known to keep them, then others
+// that are connected, then a few that would have to be dialled.
+func (n *Node) near(spaces ...[32]byte) []peer.AddrInfo {
+	var known, linked, rest []peer.AddrInfo
+	seen := map[peer.ID]bool{n.host.ID(): true}
 	for _, sid := range spaces {
 		if a := n.bySpace(sid); a != nil {
-			out = append(out, n.keepers(a)...)
-		}
-		for i, p := range n.book.of(sid) {
-			if i == delegateAsked {
-				break
+			for _, p := range n.keepers(a) {
+				if !seen[p.ID] {
+					known = append(known, p)
+				}
+				seen[p.ID] = true
 			}
-			out = append(out, p)
+		}
+		for _, p := range n.book.of(sid) {
+			switch {
+			case seen[p.ID]:
+			case n.host.Network().Connectedness(p.ID) == network.Connected:
+				linked = append(linked, p)
+			default:
+				rest = append(rest, p)
+			}
+			seen[p.ID] = true
 		}
 	}
-	seen := map[peer.ID]bool{n.host.ID(): true}
-	return slices.DeleteFunc(out, func(p peer.AddrInfo) bool {
-		was := seen[p.ID]
-		seen[p.ID] = true
-		return was
-	})
+	linked = linked[:min(len(linked), delegateAsked)]
+	return slices.Concat(known, linked, rest[:min(len(rest), delegateDialled)])
 }
 
 // nudgeMembers tells the connected peers of a space that it has a new parent.

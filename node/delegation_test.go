@@ -346,6 +346,7 @@ func TestDelegationBoth(t *testing.T) {
 			f.Node(1).Restart()
 			f.within(time.Minute, "is back", f.level(1, parent, space.LevelWrite))
 		}
+		f.WaitConverged(parent, time.Minute) // or the cut leaves out what nobody saw
 		if err := f.Node(0).RemoveMember(t.Context(), child, did(t, f.Node(1).Node)); err != nil {
 			t.Fatal(err)
 		}
@@ -471,6 +472,14 @@ func TestC14DelegationCycle(t *testing.T) {
 		}
 		if _, err := n.Delegate(ctx, a, space.ID{Authority: c.Authority, Type: c.Type, Key: "none"}, space.LevelRead); !errors.Is(err, space.ErrSpaceNotFound) {
 			t.Errorf("a space that nobody knows: %v", err)
+		}
+
+		still := f.create(0, "still", func(p *space.Policy) {
+			p.KeyPolicy = space.KeysStatic
+			p.Mint = space.MintPublic
+		})
+		if _, err := n.Delegate(ctx, a, still, space.LevelRead); !errors.Is(err, space.ErrUnsupported) {
+			t.Errorf("a space whose keys never change: %v", err)
 		}
 
 		// Diamonds: the same two ways, made in both orders.

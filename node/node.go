@@ -160,7 +160,8 @@ func (n *Node) serve() {
 	}})
 	n.wg.Go(func() { n.redial.run(n.ctx) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
-	n.wg.Go(n.tendDelegations)
+	n.wg.Go(n.tendChildren)
+	n.wg.Go(n.tendParents)
 	n.wg.Go(func() { n.auditor(n.ctx) })
 	n.servePersona()
 	if !n.cfg.NoMDNS {
