@@ -200,7 +200,7 @@ func (d *demo) latecomer(ctx context.Context) (string, error) {
 // inSync is the end: the same count and digest everywhere, and every node says
 // itself with whom it is in sync.
 func (d *demo) inSync(ctx context.Context) (string, error) {
-	nodes := d.all()
+	nodes := d.whole()
 	if err := d.allRead(ctx, nodes); err != nil {
 		return "", err
 	}

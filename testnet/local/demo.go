@@ -70,6 +70,10 @@ func (d *demo) chapters() []chapter {
 		{"kill a member while it writes", d.crash},
 		{"restart it on its home", d.restart},
 		{"a fourth joins late", d.latecomer},
+		{"a reader may not write", d.readOnly},
+		{"one reads only itself", d.readSelf},
+		{"remove the reader", d.remove},
+		{"a keeper admits for the authority", d.keeper},
 		{"nothing readable on disk", d.secrecy},
 		{"all in sync", d.inSync},
 	}
