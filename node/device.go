@@ -172,8 +172,11 @@ func (t *twins) all() []peer.ID {
 func (n *Node) deviceWarnings() []string {
 	var w []string
 	st := n.self.ownState()
-	if st.Revoked(n.self.device.ID()) {
+	switch me := n.self.device.ID(); {
+	case st.Revoked(me):
 		w = append(w, "this device was revoked by another one of yours: it takes part in nothing any more; read what is here, then remove its home")
+	case !st.Can(me, 0):
+		w = append(w, "your identity log went on without this device, on another branch: enrol it anew, with kith device add in another home")
 	}
 	if c := n.copied.Load(); c != nil && !n.account.isConfirmed() && len(n.all()) > 0 {
 		w = append(w, "this home was restored from a backup of "+c.at()+", and no other node has been reached since: what was written after it may be missing")

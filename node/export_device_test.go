@@ -59,3 +59,6 @@ func EnrolDevice(n *Node, request []byte) error {
 	_, err := n.enrolDevice(enrolRequest{Request: request, Name: "x"})
 	return err
 }
+
+// Missing counts the spaces that the node would fetch.
+func Missing(n *Node) int { return len(n.missing()) }

@@ -14,6 +14,7 @@ import (
 	"github.com/kithnet/kith/node"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/identity"
+	"github.com/kithnet/kith/xrpc"
 )
 
 func devicesOf(n *node.Node, live int) func() error {
@@ -237,4 +238,42 @@ func TestEnrolAgain(t *testing.T) {
 	if err := node.EnrolDevice(n, less[:len(less)-1]); err == nil {
 		t.Error("half a request was taken")
 	}
+}
+
+// TestForgetOnOneDevice: what one device forgets does not come back to it, and
+// stays with the other.
+func TestForgetOnOneDevice(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	laptop := start(t, filepath.Join(dir, "laptop"))
+	id := create(t, laptop, "ours")
+	cid := put(t, laptop, id, "a", "text")
+	enrol(t, laptop, filepath.Join(dir, "phone"))
+	phone := start(t, filepath.Join(dir, "phone"))
+	eventually(t, "the space comes", sees(phone, id, did(t, laptop), "a", cid))
+	if err := phone.Forget(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if n := node.Missing(phone); n != 0 {
+		t.Errorf("%d spaces would come back", n)
+	}
+	if err := phone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	phone = start(t, filepath.Join(dir, "phone"))
+	if n := node.Missing(phone); n != 0 {
+		t.Errorf("%d spaces would come back after a start", n)
+	}
+	if err := sees(laptop, id, did(t, laptop), "a", cid)(); err != nil {
+		t.Errorf("the laptop: %v", err)
+	}
+	// The person is in it still: asked for again, it comes.
+	inv, err := laptop.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelWrite, MaxUses: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := phone.Join(t.Context(), inv.Link); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is back", sees(phone, id, did(t, laptop), "a", cid))
 }
