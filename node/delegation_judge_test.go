@@ -351,7 +351,7 @@ func TestAnswerSigned(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- h.n.respond(theirs, "") }()
 		ours.change = c.change
-		_, err := ask1(ours, h.n.self, askParents, c.space, []byte{})
+		_, err := inquire(ours, h.n.self, askParents, c.space, []byte{})
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -288,7 +288,7 @@ func (n *Node) welcomeSent(a *actor, q question, who identity.State, nonce [32]b
 	if !a.admits() {
 		return welcomeAnswer{}, space.ErrUnavailable
 	}
-	st, e := a.known2()
+	st, e := a.present()
 	level, via, err := levelOf(st, who.C, b.Voucher, time.Now().UnixMilli())
 	if err == nil && via == ([32]byte{}) {
 		err = fmt.Errorf("no voucher: %w", space.ErrMalformed)
@@ -327,8 +327,8 @@ func (n *Node) welcomeSent(a *actor, q question, who identity.State, nonce [32]b
 	return welcomeAnswer{Epoch: e.n, Welcome: sealed}, err
 }
 
-// known2 is the log's state and the epoch in force, as one moment saw them.
-func (a *actor) known2() (*control.State, *epoch) {
+// present is the log's state and the epoch in force, as one moment saw them.
+func (a *actor) present() (*control.State, *epoch) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.ctl, a.now

@@ -112,15 +112,15 @@ func (n *Node) consult(ctx context.Context, p peer.AddrInfo, kind uint64, sid [3
 	if err := s.SetDeadline(time.Now().Add(delegateDeadline)); err != nil {
 		return answered{}, err
 	}
-	got, err := ask1(s, n.self, kind, sid, body)
+	got, err := inquire(s, n.self, kind, sid, body)
 	if err != nil {
 		s.Reset()
 	}
 	return got, err
 }
 
-// ask1 is the asker's side of a stream.
-func ask1(rw io.ReadWriter, me *self, kind uint64, sid [32]byte, body any) (answered, error) {
+// inquire is the asker's side of a stream.
+func inquire(rw io.ReadWriter, me *self, kind uint64, sid [32]byte, body any) (answered, error) {
 	raw, err := space.Marshal(body)
 	if err != nil {
 		return answered{}, err
