@@ -58,8 +58,9 @@ type actor struct {
 	checkDue  time.Time // zero: no digest to compare
 	outbox    outbox
 	held      held
-	recut     []space.DID // authors whose records are to be drawn again
-	confirmed time.Time   // when a peer last showed the head of the log that we hold
+	pages     []store.ObjectRow // of the entry that is being appended
+	recut     []space.DID       // authors whose records are to be drawn again
+	confirmed time.Time         // when a peer last showed the head of the log that we hold
 	pairs     map[pairKey]seal.Pair
 	timer     *time.Timer
 	missed    []peer.ID // whose entries could not be kept since the disk failed

@@ -193,12 +193,9 @@ func (a *actor) wrapOf(st *control.State, rot *control.Rotation, c identity.Comm
 		if !ok {
 			return control.Wrap{}, space.ErrNotMember
 		}
-		box, ok, err := a.store.Object(hash)
+		box, err := a.page(hash)
 		if err != nil {
 			return control.Wrap{}, err
-		}
-		if !ok {
-			return control.Wrap{}, errNoPage
 		}
 		plain, err := seal.OpenObject(a.controlKey(rot.Epoch.N-1), a.sid, rot.Epoch.N, box)
 		if err != nil {
@@ -214,6 +211,20 @@ func (a *actor) wrapOf(st *control.State, rot *control.Rotation, c identity.Comm
 		}
 	}
 	return control.Wrap{}, errNoWrap
+}
+
+// page is a wrap page: one of the entry that is being appended, or kept.
+func (a *actor) page(hash [32]byte) ([]byte, error) {
+	for _, p := range a.pages {
+		if p.Hash == hash {
+			return p.Data, nil
+		}
+	}
+	box, ok, err := a.store.Object(hash)
+	if err == nil && !ok {
+		err = errNoPage
+	}
+	return box, err
 }
 
 // ownPage is the page on which c's wrap stands.
