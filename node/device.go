@@ -27,7 +27,8 @@ var (
 // log, the list of spaces, the other devices.
 type persona struct {
 	owning  sync.Mutex    // held while the own identity log grows
-	listing sync.Mutex    // held while a member's list is replaced
+	listing sync.Mutex    // held while a member's list is replaced; guards listed
+	listed  int           // bytes kept of members' lists
 	askers  chan struct{} // bounds identity streams that are served at once
 	account *account
 	twins   twins

@@ -62,3 +62,13 @@ func EnrolDevice(n *Node, request []byte) error {
 
 // Missing counts the spaces that the node would fetch.
 func Missing(n *Node) int { return len(n.missing()) }
+
+// CountLists does what a start does with the lists of others.
+func CountLists(n *Node) { n.countLists() }
+
+// FillLists takes all the room there is for lists of others.
+func FillLists(n *Node) {
+	n.listing.Lock()
+	defer n.listing.Unlock()
+	n.listed = maxListed
+}

@@ -175,11 +175,45 @@ func (n *Node) takeList(raw []byte) {
 	}
 	n.listing.Lock()
 	defer n.listing.Unlock()
-	if _, have, ok := n.listOf(l.C); ok && !l.Newer(have) && have.Check(st) == nil {
+	before, have, ok := n.listOf(l.C)
+	if ok && !l.Newer(have) && have.Check(st) == nil {
 		return
 	}
-	if err := n.store.Put(listTable, l.C[:], raw, store.Remote); err != nil {
+	if grown := len(raw) - len(before); n.listed+grown > maxListed {
+		n.log.Debug("no room for another list of a member's", "held", n.listed)
+		return
+	} else if err := n.store.Put(listTable, l.C[:], raw, store.Remote); err != nil {
 		n.log.Warn("keep a member's list", "err", err)
+	} else {
+		n.listed += grown
+	}
+}
+
+// maxListed bounds what is kept of the lists of others, in bytes.
+const maxListed = 32 << 20
+
+// countLists drops the lists of people with whom no space is shared any more,
+// and counts the rest.
+func (n *Node) countLists() {
+	n.listing.Lock()
+	defer n.listing.Unlock()
+	n.listed = 0
+	var gone [][]byte
+	for kv, err := range n.store.List(listTable) {
+		if err != nil {
+			n.log.Warn("read the lists of members", "err", err)
+			return
+		}
+		if _, ours := n.concerns(identity.Commitment(kv.Key)); !ours {
+			gone = append(gone, kv.Key)
+			continue
+		}
+		n.listed += len(kv.Value)
+	}
+	for _, c := range gone {
+		if err := n.store.Delete(listTable, c, store.Remote); err != nil {
+			n.log.Warn("drop a list", "err", err)
+		}
 	}
 }
 
@@ -306,6 +340,7 @@ func (s told) stands(n *Node, p peer.ID, mark [32]byte, now time.Time) bool {
 // tendIdentity keeps the nodes of the owner's spaces told of the owner's log
 // and list, and learns from them what other devices of the owner's did.
 func (n *Node) tendIdentity(ctx context.Context) {
+	n.countLists()
 	seen := map[peer.ID]told{}
 	t := time.NewTimer(0)
 	defer t.Stop()

@@ -207,6 +207,24 @@ func TestIdentityStream(t *testing.T) {
 	if _, got := say(st.C, nil, list); !bytes.Equal(got, newer) {
 		t.Error("an old list came back")
 	}
+	// With the last space that is shared, the list goes.
+	if err := bob.Forget(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	node.CountLists(bob)
+	if _, got := say(st.C, nil, nil); len(got) != 0 {
+		t.Error("the list of somebody who is nothing to bob is still there")
+	}
+	// There is room for so many lists and no more.
+	node.FillLists(bob)
+	join(t, bob, a, create(t, bob, "another"))
+	if _, got := say(st.C, nil, newer); len(got) != 0 {
+		t.Error("a list beyond the room for lists was kept")
+	}
+	node.CountLists(bob)
+	if _, got := say(st.C, nil, newer); len(got) == 0 {
+		t.Error("no list was kept where there is room")
+	}
 }
 
 // A machine whose connection broke after it was taken in asks again, and is
