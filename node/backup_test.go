@@ -99,6 +99,7 @@ func TestP4(t *testing.T) {
 		}
 	}
 	eventually(t, "one state", inSync(id, a, bob, b))
+	eventually(t, "who reads a third's copy sees that somebody writes as this device", warned(a, "with the keys of this device"))
 	eventually(t, "the copy has caught up", notWarned(b, "restored from a backup"))
 	if _, err := b.RevokeDevice(t.Context(), strings.Repeat("ab", 32)); !errors.Is(err, xrpc.ErrDeviceNotFound) {
 		t.Errorf("the copy still writes nothing into the identity log: %v", err)

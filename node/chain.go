@@ -43,6 +43,7 @@ func (a *actor) openChain(c *change) error {
 		return err
 	}
 	a.writer, c.unstated = w, 0
+	a.self.twin.opens(w.Chain())
 	c.cert, c.sealed = &cert, append(c.sealed, envs...)
 	return nil
 }

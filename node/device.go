@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/space/identity"
 	"github.com/kithnet/kith/xrpc"
 )
@@ -38,6 +39,7 @@ type persona struct {
 // openPersona reads what the home holds of it.
 func (n *Node) openPersona() (err error) {
 	n.askers = make(chan struct{}, askersAtOnce)
+	n.self.twin.began = time.Now()
 	if n.account, err = openAccount(n.keys, n.self); err != nil {
 		return err
 	}
@@ -168,6 +170,41 @@ func (t *twins) all() []peer.ID {
 	return out
 }
 
+// twinWatch notices that somebody else writes with this device's keys: in a
+// chain that this process did not open, later than it began.
+type twinWatch struct {
+	began time.Time
+
+	mu     sync.Mutex // guards what follows
+	opened map[envelope.ChainID]bool
+	wrote  bool
+}
+
+// opens notes a chain of this process.
+func (w *twinWatch) opens(chain envelope.ChainID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.opened == nil {
+		w.opened = map[envelope.ChainID]bool{}
+	}
+	w.opened[chain] = true
+}
+
+// saw looks at an entry of this device's that somebody brought.
+func (w *twinWatch) saw(chain envelope.ChainID, rev space.TID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.opened[chain] && time.UnixMicro(rev.Micros()).After(w.began) {
+		w.wrote = true
+	}
+}
+
+func (w *twinWatch) isSeen() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wrote
+}
+
 // deviceWarnings are what the owner should know about devices, copies and what
 // exists only once.
 func (n *Node) deviceWarnings() []string {
@@ -184,6 +221,9 @@ func (n *Node) deviceWarnings() []string {
 	}
 	for _, p := range n.twins.all() {
 		w = append(w, "another node runs with the keys of this device ("+p.String()+"): a copy of this home; stop one of the two, or revoke the device")
+	}
+	if n.self.twin.isSeen() && len(n.twins.all()) == 0 {
+		w = append(w, "another node writes with the keys of this device: a copy of this home; stop one of the two, or revoke the device")
 	}
 	if missing := len(n.missing()); missing > 0 {
 		w = append(w, fmt.Sprintf("%d of your spaces are not on this device yet: they come when another node of theirs is reachable", missing))

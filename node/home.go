@@ -75,6 +75,8 @@ type self struct {
 	puk   identity.PUK
 	log   [][]byte
 	state identity.State
+
+	twin twinWatch
 }
 
 // ownLog is the identity log, ownPUK the newest per-user key that this device

@@ -434,6 +434,9 @@ func (a *actor) entry(c *change, ch *chain, at *position, id envelope.ID, body [
 		ch.parked = due
 		return true
 	}
+	if at.c == a.self.c && at.device == a.self.device.ID() {
+		a.self.twin.saw(ch.id, b.Rev)
+	}
 	c.apply(at.author, b, space.Stamp{Rev: b.Rev, Device: at.device, Entry: id})
 	at.rev = b.Rev
 	return false
