@@ -121,13 +121,15 @@ type replica struct {
 	// mu guards what follows.
 	mu    sync.Mutex
 	topic *envelope.Topic
-	ids   map[envelope.ChainID][]envelope.ID
+	envs  map[envelope.ChainID][]envelope.Envelope
 }
 
 var _ Replica = (*replica)(nil)
 
 func newReplica(id envelope.TopicID) *replica {
-	return &replica{topic: envelope.NewTopic(id), ids: make(map[envelope.ChainID][]envelope.ID)}
+	r := &replica{topic: envelope.NewTopic(id), envs: make(map[envelope.ChainID][]envelope.Envelope)}
+	r.topic.SetIDs(held(r.envs))
+	return r
 }
 
 func (r *replica) Chain(id envelope.ChainID) (envelope.Chain, bool) {
@@ -139,22 +141,50 @@ func (r *replica) Chain(id envelope.ChainID) (envelope.Chain, bool) {
 func (r *replica) IDAt(id envelope.ChainID, seq uint64) (envelope.ID, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if seq >= uint64(len(r.ids[id])) {
+	return held(r.envs).IDAt(id, seq)
+}
+
+func (r *replica) Fork(id envelope.ChainID) (uint64, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.topic.Fork(id)
+}
+
+// held is what a replica accepted.
+type held map[envelope.ChainID][]envelope.Envelope
+
+func (h held) IDAt(id envelope.ChainID, seq uint64) (envelope.ID, bool) {
+	if seq >= uint64(len(h[id])) {
 		return envelope.ID{}, false
 	}
-	return r.ids[id][seq], true
+	return h[id][seq].ID(), true
+}
+
+func (h held) Envelopes(id envelope.ChainID, from, to uint64) []envelope.Envelope {
+	if n := uint64(len(h[id])); from < n {
+		return h[id][from:min(to+1, n)]
+	}
+	return nil
 }
 
 // take does with a frame what a node does.
 func (r *replica) take(f envelope.Frame) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	adv, err := r.topic.Check(f.Cert, f.Run)
-	if err == nil || adv.Chain.Forked {
-		r.topic.Commit(adv)
-		for _, e := range adv.New {
-			r.ids[adv.Chain.ID] = append(r.ids[adv.Chain.ID], e.ID())
+	var adv envelope.Advance
+	var err error
+	if f.Fork != nil {
+		adv, err = r.topic.Prove(*f.Fork)
+	} else {
+		adv, err = r.topic.Check(f.Cert, f.Run)
+	}
+	if !adv.IsZero() {
+		id := adv.Chain.ID
+		if adv.Cut {
+			r.envs[id] = r.envs[id][:adv.Chain.Length:adv.Chain.Length]
 		}
+		r.envs[id] = append(r.envs[id], adv.New...)
+		r.topic.Commit(adv)
 	}
 	return err
 }

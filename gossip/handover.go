@@ -40,6 +40,9 @@ func (h *handover) frame(d Delivery) {
 	for _, e := range d.Frame.Run {
 		size += e.Len()
 	}
+	if d.Frame.Fork != nil {
+		size = d.Frame.Fork.Len()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.frames >= h.limit || h.bytes+size > maxHandover {

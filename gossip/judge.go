@@ -63,6 +63,8 @@ type Replica interface {
 	Chain(envelope.ChainID) (envelope.Chain, bool)
 	// IDAt is the id of an accepted envelope.
 	IDAt(envelope.ChainID, uint64) (envelope.ID, bool)
+	// Fork is where a chain is known to have forked.
+	Fork(envelope.ChainID) (uint64, bool)
 }
 
 // Judge gives the verdicts. It knows nothing of pubsub, and the time is told
@@ -136,6 +138,9 @@ func (j *Judge) judge(from peer.ID, topic envelope.TopicID, replica Replica, dat
 	if replica == nil {
 		return Ruling{Reason: NotServed}
 	}
+	if f.Fork != nil {
+		return j.proof(Delivery{from, f}, replica, len(data), now)
+	}
 	if f.Last().Type().Ephemeral() {
 		return Ruling{Reason: Unsupported}
 	}
@@ -168,6 +173,29 @@ func (j *Judge) judge(from peer.ID, topic envelope.TopicID, replica Replica, dat
 	return ruling
 }
 
+// proof judges the proof of a fork. Its writer pays for it, so that nobody
+// floods a topic with proofs about a chain that forked often. That the
+// certificate has run out does not matter: the proof is about what is stored.
+func (j *Judge) proof(d Delivery, replica Replica, size int, now time.Time) Ruling {
+	fork := d.Frame.Fork
+	if at, ok := replica.Fork(fork.Chain()); ok && at <= fork.Seq() {
+		return Ruling{Reason: Duplicate}
+	}
+	if !j.admit(place{d.From, fork.Topic()}, size, now) {
+		return Ruling{Reason: Throttled}
+	}
+	if !d.Frame.Verify() {
+		return Ruling{Verdict: Reject, Reason: Forged}
+	}
+	if tooEarly(&fork.Cert, now) {
+		return Ruling{Reason: EarlyIssue}
+	}
+	if !j.charge(&fork.Cert, 1, now) {
+		return Ruling{Reason: OverQuota}
+	}
+	return Ruling{Verdict: Accept, Reason: Proof, Deliver: []Delivery{d}}
+}
+
 func tooEarly(c *envelope.Certificate, now time.Time) bool {
 	return c.NotAfter > uint64(max(0, now.Add(maxAhead).Unix()))
 }
@@ -194,7 +222,7 @@ func (j *Judge) authentic(v view, d Delivery, now time.Time) Ruling {
 	case Ahead:
 		return Ruling{Verdict: Accept, Reason: reason, Deliver: []Delivery{d}}
 	case TooFar, Forked:
-		if v.forked { // known: no hint needed
+		if v.beyond(d.Frame.Run) { // known: no hint needed
 			return Ruling{Reason: reason}
 		}
 		return Ruling{Reason: reason, Deliver: []Delivery{d}}

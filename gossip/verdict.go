@@ -40,12 +40,13 @@ const (
 	Expired                      // Ignore: the certificate has run out
 	TooFar                       // Ignore, handed over: beyond the window
 	Forked                       // Ignore, handed over: leaves the chain as it is here
+	Proof                        // Accept: proves that a chain forked
 	reasons
 )
 
 func (r Reason) String() string {
 	return [...]string{"fresh", "ahead", "malformed", "not served", "unsupported", "duplicate", "throttled", "parked",
-		"unparked", "bad certificate", "early issue", "forged", "over quota", "expired", "too far", "forked"}[r]
+		"unparked", "bad certificate", "early issue", "forged", "over quota", "expired", "too far", "forked", "proof"}[r]
 }
 
 // Delivery is a frame to hand over, with the neighbour it came from.

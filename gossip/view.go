@@ -11,24 +11,32 @@ type view struct {
 	head    envelope.Head
 	begun   bool // head means something
 	forked  bool
+	fork    uint64 // if forked: the prefix ends below
 }
 
 func (j *Judge) view(topic envelope.TopicID, replica Replica, chain envelope.ChainID) view {
 	v := view{key: chainKey{topic, chain}, replica: replica}
 	if c, ok := replica.Chain(chain); ok {
-		v.cert, v.head, v.begun, v.forked = &c.Cert, c.Head, true, c.Forked
+		v.cert, v.head, v.begun = &c.Cert, c.Head, true
 	}
+	v.fork, v.forked = replica.Fork(chain)
 	j.mu.Lock()
 	m, ok := j.memories.Get(v.key)
 	j.mu.Unlock()
 	if ok && !v.begun {
 		v.cert = &m.cert
 	}
+	if v.forked && m.head.Seq >= v.fork {
+		return v // of a branch that was cut since
+	}
 	if ok && (!v.begun || m.head.Seq > v.head.Seq) {
 		v.head, v.begun = m.head, true
 	}
 	return v
 }
+
+// beyond reports whether a run stands where the chain is known to have forked.
+func (v view) beyond(run []envelope.Envelope) bool { return v.forked && run[0].Seq() >= v.fork }
 
 // next is the first sequence beyond the prefix.
 func (v view) next() uint64 {
@@ -66,7 +74,7 @@ func (v view) fresh(run []envelope.Envelope) int {
 func (v view) place(run []envelope.Envelope) Reason {
 	first, last := run[0].Seq(), run[len(run)-1].Seq()
 	switch {
-	case v.forked || last < v.next():
+	case v.beyond(run) || last < v.next():
 		return Forked // at or below the head, and not held
 	case first > v.next():
 		if first >= v.next()+envelope.Window {

@@ -72,10 +72,9 @@ func (a *actor) ingest(m *runIn) (accepted int, err error) {
 	if errors.As(err, &gap) || errors.Is(err, envelope.ErrUncertified) {
 		a.out.reconcile(a.sid, m.from)
 	}
-	if err != nil && !errors.Is(err, envelope.ErrFork) {
+	if err != nil {
 		return 0, err
 	}
-	forked := err // the branch that came first stays; the mark is kept
 	c := a.begin()
 	c.advance(e, adv)
 	a.materialise(c, a.chainOf(e, adv.Chain), adv.New)
@@ -85,7 +84,7 @@ func (a *actor) ingest(m *runIn) (accepted int, err error) {
 		return 0, err
 	}
 	a.settle(c)
-	return len(adv.New), forked
+	return len(adv.New), nil
 }
 
 // maxMissed bounds whom heal asks for what was refused meanwhile.

@@ -738,6 +738,15 @@ func (h *heads) Chain(id envelope.ChainID) (envelope.Chain, bool) {
 	return e.topic.Chain(id)
 }
 
+func (h *heads) Fork(id envelope.ChainID) (uint64, bool) {
+	h.a.mu.RLock()
+	defer h.a.mu.RUnlock()
+	if e := h.a.epochs[h.id]; e != nil {
+		return e.topic.Fork(id)
+	}
+	return 0, false
+}
+
 func (h *heads) IDAt(chain envelope.ChainID, seq uint64) (envelope.ID, bool) {
 	return ids{h.a.store, h.id}.IDAt(chain, seq)
 }

@@ -18,11 +18,19 @@ const MaxFrame = 2 + CertificateSize + MaxSize
 //	2    c  certificate
 //	2+c  …  envelopes, consecutive and of one chain, at most MaxSize bytes
 //
-// An ephemeral envelope stands alone in its frame, without a certificate.
+// An ephemeral envelope stands alone in its frame, without a certificate. A
+// frame may also carry the proof of a fork, and nothing else:
+//
+//	0    2  65535
+//	2    …  the proof, as Fork has it, at most MaxFrame-2 bytes
 type Frame struct {
 	Cert *Certificate
 	Run  []Envelope
+	Fork *Fork // set: the frame is a proof, and the others are not
 }
+
+// forkMark stands in a frame in the place of a certificate's length.
+const forkMark = 0xffff
 
 // ParseFrame checks the form of a frame: sizes, order, links, and that
 // sequence 0 names the certificate. It checks no signature. It keeps b.
@@ -36,6 +44,13 @@ func ParseFrame(b []byte) (Frame, error) {
 	var f Frame
 	n := int(binary.BigEndian.Uint16(b))
 	b = b[2:]
+	if n == forkMark {
+		fork, err := ParseFork(b)
+		if err != nil {
+			return Frame{}, fmt.Errorf("parse frame: %w", err)
+		}
+		return Frame{Fork: &fork}, nil
+	}
 	if n != 0 {
 		if n != CertificateSize || len(b) < n {
 			return Frame{}, fmt.Errorf("parse frame: %w: certificate of %d bytes", space.ErrMalformed, n)
@@ -74,18 +89,29 @@ func (f Frame) check() error {
 }
 
 // Topic is the topic its run was made for.
-func (f Frame) Topic() TopicID { return f.Run[0].Topic() }
+func (f Frame) Topic() TopicID { return f.any()[0].Topic() }
 
 // Chain is the chain its run claims to stand in.
-func (f Frame) Chain() ChainID { return f.Run[0].Chain() }
+func (f Frame) Chain() ChainID { return f.any()[0].Chain() }
 
-// Last is the last envelope of its run: the one whose signature covers it.
+func (f Frame) any() []Envelope {
+	if f.Fork != nil {
+		return f.Fork.A
+	}
+	return f.Run
+}
+
+// Last is the last envelope of its run: the one whose signature covers it. A
+// proof has none.
 func (f Frame) Last() Envelope { return f.Run[len(f.Run)-1] }
 
-// Verify reports whether the signature that covers the run is good, and
-// remembers it in the run if so: a Topic that gets this run does not check it
-// again. It is for the one who holds the frame, before it is shared.
+// Verify reports whether the signature that covers the run is good, or the
+// proof holds, and remembers it if so: a Topic that gets this run does not check
+// it again. It is for the one who holds the frame, before it is shared.
 func (f Frame) Verify() bool {
+	if f.Fork != nil {
+		return f.Fork.Verify(f.Topic()) == nil
+	}
 	last := &f.Run[len(f.Run)-1]
 	last.verified = last.verified || last.VerifySignature()
 	return last.verified
@@ -94,6 +120,12 @@ func (f Frame) Verify() bool {
 // AppendBinary appends the frame's one encoding to b. It refuses what
 // ParseFrame would.
 func (f Frame) AppendBinary(b []byte) ([]byte, error) {
+	if f.Fork != nil {
+		if n := f.Fork.Len(); n > MaxFrame-2 {
+			return nil, fmt.Errorf("append frame: %w: proof of %d bytes", space.ErrTooLarge, n)
+		}
+		return f.Fork.AppendBinary(append(b, 0xff, 0xff))
+	}
 	if err := linked(f.Run); err != nil {
 		return nil, fmt.Errorf("append frame: %w", err)
 	}

@@ -61,6 +61,12 @@ func FuzzParseFrame(f *testing.F) {
 	f.Add(join(nil, c.run[1:]...))
 	f.Add(join(nil, c.run[2], c.run[1]))
 	f.Add(join(nil, c.build(f, Header{Type: Clear, Topic: c.top, Chain: c.id}, 256, nil)))
+	fork := newFork(c.cert, c.run[2:3], c.fork(1).grow(f, 1, 'b').run[2:])
+	proof, err := Frame{Fork: &fork}.AppendBinary(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(proof)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fr, err := ParseFrame(b)
 		if err != nil {
@@ -73,6 +79,12 @@ func FuzzParseFrame(f *testing.F) {
 		// What a frame may carry and what a topic may accept agree: whatever
 		// enters is a prefix of the one chain the issuer certified.
 		topic := NewTopic(iss.topic)
+		if fr.Fork != nil {
+			if fr.Verify(); fr.Run != nil || fr.Cert != nil {
+				t.Fatal("a proof with a run")
+			}
+			return
+		}
 		adv, err := topic.Check(fr.Cert, fr.Run)
 		if err != nil {
 			return

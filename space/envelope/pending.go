@@ -134,42 +134,59 @@ func (p *pending) drop(chain ChainID) {
 	}
 }
 
-// settle is told where a certified chain's prefix now ends: what lies below
-// goes, what lies beyond counts as its writer's.
-func (p *pending) settle(chain ChainID, writer [32]byte, head uint64) {
+// take removes a piece that was handed out.
+func (p *pending) take(chain ChainID, run []Envelope) {
 	w := p.chains[chain]
 	if w == nil {
 		return
 	}
+	w.pieces = slices.DeleteFunc(w.pieces, func(q piece) bool {
+		if &q.run[0] != &run[0] {
+			return false
+		}
+		p.charge(w, -q.bytes)
+		return true
+	})
+	if len(w.pieces) == 0 {
+		p.drop(chain)
+	}
+}
+
+// settle is told how a certified chain now stands: what lies below its end or
+// beyond a fork goes, what lies between counts as its writer's.
+func (p *pending) settle(c *Chain) {
+	w := p.chains[c.ID]
+	if w == nil {
+		return
+	}
 	pieces := w.pieces
-	p.drop(chain)
+	p.drop(c.ID)
 	for _, q := range pieces {
-		if q.last() > head {
-			p.keep(chain, writer, q.run)
+		if q.last() >= c.Length && (!c.Forked || q.first() < c.Fork) {
+			p.keep(c.ID, c.Cert.WriterKey(), q.run)
 		}
 	}
 }
 
-// extend follows the pieces that fit from head on, appends them to run and
-// returns it with the new head. forked says that a piece links elsewhere.
-func (p *pending) extend(chain ChainID, head Head, run []Envelope) (_ []Envelope, _ Head, forked bool) {
+// extend appends to a run the pieces that continue it and returns it, and the
+// pieces that would have to and do not.
+func (p *pending) extend(chain ChainID, run []Envelope) (_ []Envelope, left [][]Envelope) {
 	w := p.chains[chain]
 	if w == nil {
-		return run, head, false
+		return run, nil
 	}
 	for _, q := range w.pieces {
+		head := run[len(run)-1].Head()
 		if q.first() > head.Seq+1 {
 			break
 		}
 		if !q.follows(head, run) {
-			return run, head, true
-		}
-		if q.last() > head.Seq {
+			left = append(left, q.run)
+		} else if q.last() > head.Seq {
 			run = append(run, q.run[head.Seq+1-q.first():]...)
-			head = run[len(run)-1].Head()
 		}
 	}
-	return run, head, false
+	return run, left
 }
 
 // follows reports whether p agrees with the chain that ends at head, of which

@@ -26,11 +26,8 @@ func refuse(t testing.TB, topic *Topic, cert *Certificate, run []Envelope, want 
 	if !errors.Is(err, want) {
 		t.Errorf("%v, want %v", err, want)
 	}
-	if errors.Is(err, ErrFork) {
-		if len(adv.New) != 0 || !adv.Chain.Forked {
-			t.Errorf("a fork adds %d envelopes", len(adv.New))
-		}
-		topic.Commit(adv)
+	if !adv.IsZero() {
+		t.Errorf("a refused run came with an advance of %d envelopes", len(adv.New))
 	}
 	if topic.Digest() != before || topic.Count() != count {
 		t.Error("a refused run changed the digest")
@@ -159,84 +156,6 @@ func TestTopicHelloLast(t *testing.T) {
 	}
 	if got := accept(t, topic, &late.cert, late.run[:1]); len(got) != 2 {
 		t.Error("the newest was displaced")
-	}
-}
-
-func TestTopicFork(t *testing.T) {
-	iss := newIssuer(0x33)
-	c := iss.chain(t, 0x55, 0x44).grow(t, 9)
-	branch := c.fork(2).grow(t, 6, 'b')
-	for _, f := range []struct {
-		name string
-		run  []Envelope
-		ids  bool // needs the store's ids
-	}{
-		{"at the head", branch.run[3:6], false},
-		{"across the head", branch.run[2:8], false},
-		{"right after the head", branch.run[6:7], false},
-		{"below the head", branch.run[3:5], true},
-	} {
-		topic := NewTopic(c.top)
-		accept(t, topic, &c.cert, c.run[:6])
-		if f.ids {
-			refuse(t, topic, nil, f.run, ErrDuplicate)
-			topic.SetIDs(accepted{c.id: c.run[:6]})
-			refuse(t, topic, nil, c.run[3:5], ErrDuplicate)
-		}
-		spoilt := slices.Clone(f.run)
-		spoilt[len(spoilt)-1] = spoil(t, spoilt[len(spoilt)-1])
-		refuse(t, topic, nil, spoilt, space.ErrForged)
-		if got, _ := topic.Chain(c.id); got.Forked {
-			t.Fatalf("%s: forked by a forger", f.name)
-		}
-		refuse(t, topic, nil, f.run, ErrFork)
-		if got, _ := topic.Chain(c.id); !got.Forked || got.Head != c.run[5].Head() {
-			t.Errorf("%s: chain is %+v", f.name, got)
-		}
-		refuse(t, topic, nil, c.run[6:], ErrFork) // never extended again
-		refuse(t, topic, nil, c.run[8:], ErrFork)
-		refuse(t, topic, nil, c.run[2:6], ErrDuplicate)
-	}
-}
-
-type accepted map[ChainID][]Envelope
-
-func (a accepted) IDAt(c ChainID, seq uint64) (ID, bool) {
-	if seq < uint64(len(a[c])) {
-		return a[c][seq].ID(), true
-	}
-	return ID{}, false
-}
-
-// Two signatures on one content are two envelopes, hence a fork.
-func TestTopicTwoSignatures(t *testing.T) {
-	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 2)
-	twin := c.fork(1)
-	twin.addSpoiled(t) // same bytes, another signature: here a bad one,
-	twin.grow(t, 1)    // made authentic by what follows
-	topic := NewTopic(c.top)
-	accept(t, topic, &c.cert, c.run)
-	refuse(t, topic, nil, twin.run[2:], ErrFork)
-}
-
-// A run that waited and links elsewhere marks the chain when the gap closes.
-func TestTopicForkPending(t *testing.T) {
-	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 5)
-	branch := c.fork(1).grow(t, 6, 'b')
-	topic := NewTopic(c.top)
-	accept(t, topic, &c.cert, c.run[:2])
-	refuseGap(t, topic, branch.run[4:], ErrGap{Have: 2, Want: 4, Kept: true})
-	refuseGap(t, topic, c.run[4:5], ErrGap{Have: 2, Want: 4, Kept: true})
-	if got := len(topic.pending.chains[c.id].pieces); got != 2 {
-		t.Errorf("%d of two branches wait", got)
-	}
-	adv, err := topic.Check(nil, c.run[2:])
-	if err != nil || !adv.Chain.Forked || len(adv.New) != 4 {
-		t.Fatalf("%v, %+v", err, adv.Chain)
-	}
-	topic.Commit(adv)
-	if len(topic.pending.chains) != 0 {
-		t.Error("runs of a forked chain still wait")
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"iter"
 	"testing"
@@ -149,6 +148,13 @@ func (m *memory) IDAt(c envelope.ChainID, seq uint64) (envelope.ID, bool) {
 	return m.envs[c][seq].ID(), true
 }
 
+func (m *memory) Envelopes(c envelope.ChainID, from, to uint64) []envelope.Envelope {
+	if n := uint64(len(m.envs[c])); from < n {
+		return m.envs[c][from:min(to+1, n)]
+	}
+	return nil
+}
+
 func (m *memory) Summary() (Summary, error) {
 	if m.onQuery != nil {
 		m.onQuery()
@@ -185,13 +191,15 @@ func (m *memory) Deliver(cert *envelope.Certificate, run []envelope.Envelope) (D
 		return Delivered{}, m.fail
 	}
 	adv, err := m.topic.Check(cert, run)
-	if errors.Is(err, envelope.ErrFork) {
+	if !adv.IsZero() {
+		if adv.Cut {
+			m.envs[adv.Chain.ID] = m.envs[adv.Chain.ID][:adv.Chain.Length]
+		}
 		m.topic.Commit(adv)
 	}
 	if err != nil {
 		return Delivered{}, err
 	}
-	m.topic.Commit(adv)
 	m.envs[adv.Chain.ID] = append(m.envs[adv.Chain.ID], adv.New...)
 	return Delivered{Accepted: len(adv.New), Duplicate: len(run) - min(len(run), len(adv.New))}, nil
 }

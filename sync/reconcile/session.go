@@ -140,7 +140,10 @@ type Result struct {
 	Refused   int // envelopes that came and were not taken, no one to blame
 	Sent      int // envelopes sent
 	Forked    int // chains whose branches differ, seen in the last pass
-	Pages     int // control pages taken
+	// Forks are some of those chains, at most MaxForks: what the two sides know
+	// of them has to be traded for their digests to become equal.
+	Forks []envelope.ChainID
+	Pages int // control pages taken
 
 	PayloadBytes int64 // of envelopes, both ways
 	MetaBytes    int64 // of all the rest, both ways; counted by Run

@@ -389,12 +389,20 @@ func TestFork(t *testing.T) {
 		if ra.Equal || rb.Equal || ra.Forked == 0 {
 			t.Errorf("round %d: %+v, %+v", round, ra, rb)
 		}
-		if wantRefused := []int{4, 0}[round]; ra.Refused != wantRefused {
-			t.Errorf("round %d: refused %d, want %d", round, ra.Refused, wantRefused)
+		if !slices.Equal(ra.Forks, []envelope.ChainID{one.id}) {
+			t.Errorf("round %d: forks %v", round, ra.Forks)
 		}
 	}
-	if c, _ := a.topic.Chain(one.id); !c.Forked || len(a.envs[two.id]) != 3 {
-		t.Error("fork not noticed, or the other chain not taken")
+	if len(a.envs[one.id]) != 6 || len(a.envs[two.id]) != 3 {
+		t.Error("the other branch taken, or the other chain not")
+	}
+	// A branch that shows where it parts cuts the chain back.
+	if _, err := a.Deliver(nil, branch.envs[3:]); !errors.Is(err, envelope.ErrFork) || len(a.envs[one.id]) != 3 {
+		t.Fatal(err)
+	}
+	x := newWire(t, a.session(t, w, Initiator), b.session(t, w, Responder))
+	if ra, rb := x.round(); ra.Equal || !slices.Equal(ra.Forks, []envelope.ChainID{one.id}) || ra.Received+rb.Received != 0 {
+		t.Errorf("once the fork is known to one: %+v, %+v", ra, rb)
 	}
 }
 

@@ -104,7 +104,7 @@ func (s *Session) startPass() error {
 		return fmt.Errorf("chains: %w", err)
 	}
 	s.res.Passes++
-	s.res.Forked = 0
+	s.res.Forked, s.res.Forks = 0, nil
 	s.pass, s.phase = &pass{own: own}, transfer
 	s.out = append(s.out, func(*Session) (Msg, bool, error) {
 		n := min(len(own), MaxPage)
@@ -178,7 +178,7 @@ func (s *Session) lacking(h ChainHead) (Range, bool) {
 	}
 	own := p.own[p.at]
 	if own.forked || own.Seq == h.Seq && own.ID != h.ID {
-		s.res.Forked++
+		s.noteFork(own.Chain)
 		return Range{}, false
 	}
 	return Range{Chain: h.Chain, From: own.Seq + 1, To: h.Seq}, own.Seq < h.Seq
@@ -300,7 +300,7 @@ func (s *Session) deliver(chain envelope.ChainID, m Envelopes) error {
 		d, err = Delivered{Duplicate: n}, nil
 	case errors.Is(err, envelope.ErrFork):
 		d, err = Delivered{Refused: n}, nil
-		s.res.Forked++
+		s.noteFork(chain)
 	case errors.As(err, &gap), errors.Is(err, envelope.ErrCrowded):
 		d, err = Delivered{Refused: n}, nil
 	case byPeer(err):
@@ -316,6 +316,17 @@ func (s *Session) deliver(chain envelope.ChainID, m Envelopes) error {
 		p.refused = &chain
 	}
 	return nil
+}
+
+// MaxForks is how many forked chains a Result names.
+const MaxForks = 64
+
+// noteFork notes a chain whose branches differ.
+func (s *Session) noteFork(chain envelope.ChainID) {
+	s.res.Forked++
+	if len(s.res.Forks) < MaxForks && !slices.Contains(s.res.Forks, chain) {
+		s.res.Forks = append(s.res.Forks, chain)
+	}
 }
 
 func (s *Session) sayServed() (Msg, bool, error) {
