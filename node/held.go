@@ -53,7 +53,9 @@ func (a *actor) release() {
 		if err := a.commitOwn(c); err != nil {
 			return
 		}
+		a.mu.Lock()
 		a.held.rows = a.held.rows[len(rows):]
+		a.mu.Unlock()
 		a.unstated = max(a.unstated, 1)
 		a.stmtDue = time.Now().Add(statementSilence)
 		a.flushOutbox()
