@@ -26,8 +26,11 @@ const (
 
 // people is what this node knows of other identities: the logs it verified.
 type people struct {
-	mu     sync.RWMutex // guards what follows
-	logs   map[identity.Commitment][][]byte
+	store   *store.Store
+	keeping sync.Mutex // held while a log is made durable: the newest one is to stay
+
+	mu     sync.RWMutex                     // guards what follows
+	logs   map[identity.Commitment][][]byte // the own one, and those that the store does not hold yet
 	states map[identity.Commitment]identity.State
 	lost   map[identity.Commitment][][]byte
 	watch  []watcher
@@ -41,6 +44,7 @@ type watcher func(c identity.Commitment, old, new identity.State)
 
 func loadPeople(st *store.Store, s *self) (*people, error) {
 	p := &people{
+		store:  st,
 		logs:   map[identity.Commitment][][]byte{s.c: s.ownLog()},
 		states: map[identity.Commitment]identity.State{s.c: s.ownState()},
 		lost:   map[identity.Commitment][][]byte{},
@@ -68,10 +72,59 @@ func loadPeople(st *store.Store, s *self) (*people, error) {
 			return nil, fmt.Errorf("read identity logs: %w", err)
 		}
 		if state.C != s.c {
-			p.logs[state.C], p.states[state.C] = log, state
+			p.states[state.C] = state
 		}
 	}
 	return p, nil
+}
+
+// known is the log of c and what it says; nil if there is none. It is read from
+// the store unless it is on its way there: of ten thousand people the logs are
+// seldom asked for.
+func (p *people) known(c identity.Commitment) ([][]byte, identity.State) {
+	for {
+		p.mu.RLock()
+		log, st := p.logs[c], p.states[c]
+		p.mu.RUnlock()
+		if log != nil || st.Head == ([32]byte{}) {
+			return log, st
+		}
+		b, ok, err := p.store.Read(logTable, c[:])
+		if err != nil || !ok || space.Unmarshal(b, &log) != nil {
+			return nil, st // damaged: somebody tells it again
+		}
+		p.mu.RLock()
+		still := p.states[c].Head == st.Head
+		p.mu.RUnlock()
+		if still {
+			return log, st
+		}
+	}
+}
+
+// keep makes the log of c durable.
+func (p *people) keep(c identity.Commitment, class store.Class) error {
+	p.keeping.Lock()
+	defer p.keeping.Unlock()
+	p.mu.RLock()
+	log, head := p.logs[c], p.states[c].Head
+	p.mu.RUnlock()
+	if log == nil {
+		return nil // it is
+	}
+	b, err := space.Marshal(log)
+	if err == nil {
+		err = p.store.Put(logTable, c[:], b, class)
+	}
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.states[c].Head == head {
+		delete(p.logs, c)
+	}
+	return nil
 }
 
 // take verifies entries as c's log, whole or behind what is known, and goes by
@@ -79,10 +132,8 @@ func loadPeople(st *store.Store, s *self) (*people, error) {
 // log vouches for, see vouched.
 func (p *people) take(c identity.Commitment, roster [32]byte, entries [][]byte) (log [][]byte, old, new identity.State, changed bool) {
 	for {
-		p.mu.RLock()
-		known := p.logs[c]
-		old = p.states[c]
-		p.mu.RUnlock()
+		var known [][]byte
+		known, old = p.known(c)
 		log, new, changed = follow(c, known, roster, entries)
 		if !changed || !p.stands(c, roster, log, known) {
 			return known, old, old, false
@@ -171,9 +222,8 @@ func (n *Node) identity(c identity.Commitment) (identity.State, bool) {
 
 // identityLog is the log of c, if we have it.
 func (n *Node) identityLog(c identity.Commitment) [][]byte {
-	n.people.mu.RLock()
-	defer n.people.mu.RUnlock()
-	return n.people.logs[c]
+	log, _ := n.people.known(c)
+	return log
 }
 
 // onIdentity has f called, in a goroutine of its own, whenever a log that this
@@ -200,7 +250,7 @@ func (n *Node) learn(c identity.Commitment, roster [32]byte, entries [][]byte) {
 		n.learnOwn(entries)
 		return
 	}
-	log, old, st, changed := n.people.take(c, roster, entries)
+	_, old, st, changed := n.people.take(c, roster, entries)
 	if !changed {
 		return
 	}
@@ -208,10 +258,7 @@ func (n *Node) learn(c identity.Commitment, roster [32]byte, entries [][]byte) {
 	if old.Head != ([32]byte{}) {
 		class = store.Own // who told us tells us once: a revocation must not be forgotten
 	}
-	b, err := space.Marshal(log)
-	if err == nil {
-		err = n.store.Put(logTable, c[:], b, class)
-	}
+	err := n.people.keep(c, class)
 	if err == nil {
 		err = n.keepLost(c, class)
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
@@ -118,9 +119,14 @@ func (a *actor) wrapAll(next *control.State, n uint64, keys seal.Keys) ([]contro
 	wraps := make([]control.Wrap, len(readers))
 	errs := make([]error, runtime.GOMAXPROCS(0))
 	var wg sync.WaitGroup
+	var taken atomic.Int64 // a core that is busy with something else takes fewer
 	for w := range errs {
 		wg.Go(func() {
-			for i := w; i < len(readers) && errs[w] == nil; i += len(errs) {
+			for errs[w] == nil {
+				i := int(taken.Add(1)) - 1
+				if i >= len(readers) {
+					return
+				}
 				wraps[i], errs[w] = a.wrapOne(next, readers[i], n, keys)
 			}
 		})
