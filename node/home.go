@@ -228,8 +228,8 @@ func newSelfRecord(created identity.Created, hostKey crypto.PrivKey) ([]byte, er
 	})
 }
 
-// describe writes identity.json: the last act of Init, so that a home with
-// this file is whole.
+// describe writes identity.json: the last act of filling a home, so that one
+// with this file is whole.
 func describe(home string, s identity.State, hostKey crypto.PrivKey) (Identity, error) {
 	pid, err := peer.IDFromPrivateKey(hostKey)
 	if err != nil {
@@ -247,7 +247,12 @@ func describe(home string, s identity.State, hostKey crypto.PrivKey) (Identity, 
 	if err != nil {
 		return Identity{}, err
 	}
-	return id, os.WriteFile(filepath.Join(home, identityFile), append(b, '\n'), 0o600)
+	// It is written again whenever a device comes or goes: whole or not at all.
+	name := filepath.Join(home, identityFile)
+	if err := os.WriteFile(name+".part", append(b, '\n'), 0o600); err != nil {
+		return id, err
+	}
+	return id, os.Rename(name+".part", name)
 }
 
 // Initialised reports whether home holds an identity.
