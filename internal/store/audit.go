@@ -25,6 +25,9 @@ type Audit struct {
 	// to no repo: one was lost, or DropAuthor was interrupted. DropContent and
 	// apply the chains again.
 	Strays int
+	// Forks is how many chains that forked lack their proof, and how many
+	// proofs are of no such chain.
+	Forks int
 	// ControlHave of ControlWant entries of the control log are here without
 	// a gap.
 	ControlHave, ControlWant uint64
@@ -43,7 +46,7 @@ type Gap struct {
 
 // OK reports whether nothing is amiss.
 func (a *Audit) OK() bool {
-	return len(a.Gaps)+len(a.Topics)+len(a.Repos)+a.Strays+a.Unreadable == 0 && a.ControlHave == a.ControlWant
+	return len(a.Gaps)+len(a.Topics)+len(a.Repos)+a.Strays+a.Forks+a.Unreadable == 0 && a.ControlHave == a.ControlWant
 }
 
 // sampleEvery is one in how many segments an audit that is not full opens.
@@ -61,6 +64,9 @@ func (s *Space) Audit(ctx context.Context, full bool) (*Audit, error) {
 	}
 	defer a.r.release()
 	err = a.walkTopics()
+	if err == nil {
+		err = a.forks()
+	}
 	if err == nil {
 		err = a.repos()
 	}

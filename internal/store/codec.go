@@ -13,7 +13,12 @@ import (
 // length as a varint, what is optional after a byte 0 or 1. Sealing vouches
 // for them: a row that does not decode was written by other code.
 
-const flagForked = 1
+// Flags of a chain's head. The lowest bit once said that a fork was seen, not
+// where: it is not heeded, and the fork shows again.
+const (
+	flagForked = 2 // a sequence follows
+	flagEmpty  = 4 // nothing of the chain stands
+)
 
 func appendUint(b []byte, n uint64) []byte { return binary.BigEndian.AppendUint64(b, n) }
 
@@ -49,10 +54,14 @@ func appendHead(b []byte, topic envelope.TopicID, c *envelope.Chain) []byte {
 	b = append(b, c.ID[:]...)
 	b = appendUint(b, c.Head.Seq)
 	b = append(b, c.Head.ID[:]...)
-	if c.Forked {
-		return append(b, flagForked)
+	var flags byte
+	if c.Length == 0 {
+		flags |= flagEmpty
 	}
-	return append(b, 0)
+	if !c.Forked {
+		return append(b, flags)
+	}
+	return appendUint(append(b, flags|flagForked), c.Fork)
 }
 
 func (a *AppliedRow) append(b []byte) []byte {
@@ -225,7 +234,13 @@ func decodeHead(b []byte) (topic envelope.TopicID, c envelope.Chain, err error) 
 	c.Head.Seq = f.uint()
 	c.Head.ID = f.hash()
 	c.Length = c.Head.Seq + 1
-	c.Forked = f.byte()&flagForked != 0
+	flags := f.byte()
+	if flags&flagEmpty != 0 {
+		c.Length = 0
+	}
+	if c.Forked = flags&flagForked != 0; c.Forked {
+		c.Fork = f.uint()
+	}
 	return topic, c, f.end("chain head")
 }
 

@@ -83,13 +83,16 @@ func (a *auditor) cut(w *rows, topic envelope.TopicID, c *chainSum, keep uint64)
 			}
 		}
 	}
-	if keep == 0 {
+	if keep == 0 && !(c.cert && c.chain.Forked) {
 		w.batch.Delete(w.chain(tableHead, topic, c.chain.ID))
 		w.batch.Delete(w.chain(tableCert, topic, c.chain.ID))
 		return nil
 	}
 	chain := c.chain
-	chain.Head, chain.Length = envelope.Head{Seq: keep - 1, ID: c.last}, keep
+	chain.Head, chain.Length = envelope.Head{}, keep
+	if keep > 0 {
+		chain.Head = envelope.Head{Seq: keep - 1, ID: c.last}
+	}
 	w.plain = appendHead(w.plain[:0], topic, &chain)
 	w.put(w.chain(tableHead, topic, chain.ID), w.plain)
 	return nil

@@ -24,6 +24,7 @@ const (
 // Batch is what changes together. Every part is optional.
 type Batch struct {
 	Run         *RunRow
+	Cut         *CutRow
 	Applied     []AppliedRow
 	Topic       *TopicRow
 	Records     []RecordRow

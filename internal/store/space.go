@@ -46,6 +46,9 @@ func (s *Space) Commit(c Class, b *Batch) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	defer s.recent.enter(b)()
+	if err := w.cut(s, b, cutAtOnce); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
 	w.replica(b, s.recent)
 	w.content(b, s.recent)
 	w.queues(b)

@@ -43,6 +43,7 @@ const (
 	tableTopic   table = 't'
 	tableCert    table = 'e'
 	tableHead    table = 'c'
+	tableFork    table = 'f'
 	tableSegment table = 'g'
 	tableIDs     table = 'i'
 	tableApplied table = 'a'
