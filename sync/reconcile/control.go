@@ -13,49 +13,26 @@ type incoming struct {
 	pages, bytes int
 }
 
-// startRound states the head of our control log. Each side does so once a
-// round, whoever begins it.
-func (s *Session) startRound() error {
-	sum, err := s.summary()
-	if err != nil {
-		return err
-	}
-	meta := s.res.MetaBytes
-	if s.res.Rounds > 0 {
-		meta = 0
-	}
-	s.res = Result{Rounds: s.res.Rounds + 1, Ctl: sum.Ctl, Epoch: sum.Epoch, MetaBytes: meta}
-	s.mine, s.theirs, s.pass, s.control, s.served = nil, nil, nil, incoming{}, 0
-	s.phase = awaitControl
-	s.say(Control{Term: sum.Ctl.Term, Seq: sum.Ctl.Seq, Hash: sum.Ctl.Hash})
-	return nil
+// sayControl states the head of our log.
+func (s *Session) sayControl() {
+	s.logKnown = true
+	s.say(Control{Term: s.res.Ctl.Term, Seq: s.res.Ctl.Seq, Hash: s.res.Ctl.Hash})
 }
 
-func (s *Session) summary() (Summary, error) {
-	sum, err := s.cfg.Replica.Summary()
-	if err != nil {
-		return Summary{}, fmt.Errorf("summary: %w", err)
-	}
-	if sum.Topic != s.cfg.Topic {
-		return Summary{}, fmt.Errorf("summary: replica of another topic")
-	}
-	if s.cfg.Control == nil {
-		sum.Ctl = space.Head{}
-	}
-	return sum, nil
-}
-
+// onControl compares the control logs: the follower asked for it, instead of
+// answering the BEACON. The leader says its BEACON again after that.
 func (s *Session) onControl(m Control) error {
-	if err := s.expect(KindControl, awaitControl, idle); err != nil {
+	if err := s.expect(KindControl, awaitAnswer, awaitControl); err != nil {
 		return err
 	}
-	if s.phase == idle { // the other side begins a round
-		if err := s.startRound(); err != nil {
-			return err
-		}
+	if s.phase == awaitAnswer && s.logKnown {
+		return blame("control", ErrOrder)
 	}
+	s.turn()
 	s.res.PeerCtl = m.Head()
-	s.phase = awaitDigest
+	if s.res.Led {
+		s.sayControl()
+	}
 	order := compareHeads(s.res.Ctl, s.res.PeerCtl)
 	if order == 0 && s.res.Ctl != s.res.PeerCtl {
 		// Two logs with one head's place: the initiator shows its entry there,
@@ -64,16 +41,25 @@ func (s *Session) onControl(m Control) error {
 			order = 1
 		}
 	}
-	switch {
-	case order > 0:
+	if order > 0 {
 		if err := s.sendControl(); err != nil {
 			return err
 		}
-	case order < 0:
-		s.phase = awaitPages
 	}
-	s.out = append(s.out, (*Session).digest)
-	return nil
+	if order < 0 {
+		s.phase = awaitPages
+		return nil
+	}
+	return s.controlDone()
+}
+
+// controlDone goes on when the logs have been exchanged.
+func (s *Session) controlDone() error {
+	if !s.res.Led {
+		s.phase = awaitBeacon
+		return nil
+	}
+	return s.beacon()
 }
 
 // compareHeads says which log is ahead: any log of one without, then the later
@@ -153,10 +139,13 @@ func (s *Session) onControlPage(m ControlPage) error {
 	if !m.Last {
 		return nil
 	}
-	s.phase = awaitDigest
+	s.turn()
 	sum, err := s.summary()
+	if err != nil {
+		return err
+	}
 	s.res.Ctl = sum.Ctl
-	return err
+	return s.controlDone()
 }
 
 // takePage hands on the page that is complete.

@@ -1,11 +1,14 @@
 package reconcile
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
+	"slices"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
@@ -29,7 +32,9 @@ func maxLength(k Kind) int {
 		return 128
 	case KindServed, KindDone:
 		return 8
-	case KindControlPage, KindFrontier, KindWant, KindRun:
+	case KindBeacon:
+		return 8 << 10
+	case KindControlPage, KindFrontier, KindWant, KindRun, KindVector, KindTree:
 		return MaxFrame - lengthSize
 	default:
 		return 0
@@ -129,7 +134,13 @@ func decode(k Kind, body []byte) (Msg, error) {
 	case KindServed:
 		return decodeAs[Served](body, nil)
 	case KindDone:
-		return decodeAs[Done](body, nil)
+		return decodeAs(body, checkDone)
+	case KindBeacon:
+		return decodeAs(body, checkBeacon)
+	case KindVector:
+		return decodeAs(body, checkVector)
+	case KindTree:
+		return decodeAs(body, checkTree)
 	default:
 		return nil, fmt.Errorf("%s is unknown: %w", k, space.ErrMalformed)
 	}
@@ -179,6 +190,67 @@ func checkPage(null bool, n int, last bool) error {
 		return fmt.Errorf("empty page: %w", space.ErrMalformed)
 	case n > MaxPage:
 		return fmt.Errorf("page of %d: %w", n, space.ErrTooLarge)
+	}
+	return nil
+}
+
+func checkDone(m Done) error { return checkPast(m.Past) }
+
+func checkPast(p Past) error {
+	if p > PastDiffers {
+		return fmt.Errorf("past %d: %w", p, space.ErrMalformed)
+	}
+	return nil
+}
+
+func checkBeacon(m Beacon) error {
+	switch n := len(m.Base); {
+	case m.Base == nil, n != 0 && n != len(Tag{}), n == 0 && len(m.Changes)+len(m.Fresh) > 0:
+		return fmt.Errorf("base of %d bytes: %w", n, space.ErrMalformed)
+	}
+	return checkChanges(m.Changes, m.Fresh, MaxEager)
+}
+
+func checkVector(m Vector) error {
+	if err := checkPast(m.Past); err != nil {
+		return err
+	}
+	return checkChanges(m.Changes, m.Fresh, MaxChanges)
+}
+
+func checkChanges(changes []Change, fresh []FreshChain, limit int) error {
+	switch {
+	case changes == nil, fresh == nil:
+		return fmt.Errorf("no list of changes: %w", space.ErrMalformed)
+	case len(changes)+len(fresh) > limit:
+		return fmt.Errorf("%d changes: %w", len(changes)+len(fresh), space.ErrTooLarge)
+	case !slices.IsSortedFunc(changes, func(a, b Change) int { return ascending(cmp.Compare(a.Index, b.Index)) }),
+		!slices.IsSortedFunc(fresh, func(a, b FreshChain) int { return ascending(compareChains(a.Chain, b.Chain)) }):
+		return fmt.Errorf("not strictly ascending: %w", ErrFrontier)
+	}
+	return nil
+}
+
+// ascending makes a comparison strict: equal is out of order.
+func ascending(order int) int {
+	if order == 0 {
+		return 1
+	}
+	return order
+}
+
+func checkTree(m Tree) error {
+	set := 0
+	for _, b := range m.Mask {
+		set += bits.OnesCount8(b)
+	}
+	switch {
+	case m.Mask == nil, m.Tags == nil, m.Depth < minDepth, m.Depth > maxDepth, len(m.Mask) == 0 && !m.Last:
+		return fmt.Errorf("tree of depth %d: %w", m.Depth, space.ErrMalformed)
+	case len(m.Mask) > MaxTreePage/8:
+		return fmt.Errorf("tree page of %d bytes: %w", len(m.Mask), space.ErrTooLarge)
+	case len(m.Tags) > 0 && len(m.Tags) != set*fan*len(Tag{}):
+		return fmt.Errorf("%d bytes of tags for %d nodes: %w", len(m.Tags), set, space.ErrMalformed)
 	}
 	return nil
 }

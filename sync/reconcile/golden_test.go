@@ -48,7 +48,7 @@ func describe(m Msg) string {
 	case Frontier:
 		s := fmt.Sprintf("last %v", m.Last)
 		for _, h := range m.Chains {
-			s += fmt.Sprintf(" %s:%d:%s", short(h.Chain[:]), h.Seq, short(h.ID[:]))
+			s += fmt.Sprintf(" %s:%d:%s", short(h.Chain[:]), h.Seq, short(h.Tag[:]))
 		}
 		return s
 	case Want:
@@ -61,9 +61,26 @@ func describe(m Msg) string {
 		chain := m.Run[0].Chain()
 		return fmt.Sprintf("%s:%d-%d cert %v %d bytes", short(chain[:]), m.Run[0].Seq(), m.Run[len(m.Run)-1].Seq(), m.Cert != nil, payload(m))
 	case Done:
-		return fmt.Sprintf("equal %v", m.Equal)
+		return fmt.Sprintf("past %d", m.Past)
+	case Beacon:
+		return fmt.Sprintf("log %s from %d past %s count %d digest %s base %x%s", short(m.Log[:]), m.From, short(m.Past[:]),
+			m.Count, short(m.Digest[:]), m.Base, changed(m.Changes, m.Fresh))
+	case Vector:
+		return fmt.Sprintf("past %d count %d digest %s%s", m.Past, m.Count, short(m.Digest[:]), changed(m.Changes, m.Fresh))
+	case Tree:
+		return fmt.Sprintf("depth %d mask %x, %d tags last %v", m.Depth, m.Mask, len(m.Tags)/len(Tag{}), m.Last)
 	}
 	return ""
+}
+
+func changed(known []Change, fresh []FreshChain) (s string) {
+	for _, c := range known {
+		s += fmt.Sprintf(" #%d:%d:%x:%v", c.Index, c.Seq, c.Tag[:4], c.Forked)
+	}
+	for _, c := range fresh {
+		s += fmt.Sprintf(" %x:%d:%x:%v", c.Chain[:4], c.Seq, c.Tag[:4], c.Forked)
+	}
+	return s
 }
 
 // transcript writes what was said and how it ended.
@@ -89,8 +106,8 @@ func outcome(b *strings.Builder, x *wire) {
 			fmt.Fprintf(b, "%s: error: %v\n", name, x.errs[i])
 			continue
 		}
-		fmt.Fprintf(b, "%s: done %v equal %v stalled %v count %d digest %x passes %d rounds %d received %d duplicate %d refused %d sent %d forked %d pages %d payload %d\n",
-			name, x.done[i], r.Equal, r.Stalled, r.Count, r.Digest[:4], r.Passes, r.Rounds, r.Received, r.Duplicate, r.Refused, r.Sent, r.Forked, r.Pages, r.PayloadBytes)
+		fmt.Fprintf(b, "%s: done %v equal %v stalled %v count %d digest %x passes %d rounds %d trips %d past %d received %d duplicate %d refused %d sent %d forked %d pages %d payload %d\n",
+			name, x.done[i], r.Equal, r.Stalled, r.Count, r.Digest[:4], r.Passes, r.Rounds, r.RoundTrips, r.Past, r.Received, r.Duplicate, r.Refused, r.Sent, r.Forked, r.Pages, r.PayloadBytes)
 	}
 }
 

@@ -7,16 +7,15 @@ import (
 	"github.com/kithnet/kith/space/envelope"
 )
 
-// Version is what a CHALLENGE says; there is no other yet.
-const Version = 1
+// Version is what a CHALLENGE says. Version 1 began a round otherwise and is
+// refused.
+const Version = 2
 
 // Kind is the type byte of a frame.
 type Kind uint8
 
-// The kinds of frames (docs/protocol.md, "Sync stream"). 11 to 15 are kept for
-// a beacon (keepalive), a vector of changes since the last talk, nodes of a
-// tree over chain ids, a manifest of sealed segments, and a notice of why a
-// stream ends.
+// The kinds of frames (docs/protocol.md, "Sync stream"). 14 and 15 are kept for
+// a manifest of sealed segments and a notice of why a stream ends.
 const (
 	KindChallenge   Kind = 1
 	KindAuth        Kind = 2
@@ -28,12 +27,15 @@ const (
 	KindRun         Kind = 8
 	KindServed      Kind = 9
 	KindDone        Kind = 10
+	KindBeacon      Kind = 11
+	KindVector      Kind = 12
+	KindTree        Kind = 13
 )
 
 var kindNames = [...]string{
 	KindChallenge: "challenge", KindAuth: "auth", KindControl: "control", KindControlPage: "page",
 	KindDigest: "digest", KindFrontier: "frontier", KindWant: "want", KindRun: "run",
-	KindServed: "served", KindDone: "done",
+	KindServed: "served", KindDone: "done", KindBeacon: "beacon", KindVector: "vector", KindTree: "tree",
 }
 
 func (k Kind) String() string {
@@ -49,6 +51,13 @@ const (
 	MaxChains = envelope.MaxChains
 	// MaxPage is how many chains a FRONTIER and how many ranges a WANT may have.
 	MaxPage = 1_000
+	// MaxEager is how many changes a BEACON may name: they are stated before
+	// anybody knows whether they are needed.
+	MaxEager = 64
+	// MaxChanges is how many changes a VECTOR may name.
+	MaxChanges = 1_000
+	// MaxTreePage is how many parents one TREE message answers for.
+	MaxTreePage = 512
 	// MaxControlPage is the size of one control page; it travels in chunks.
 	MaxControlPage = 2 << 20
 	// MaxControlPages is how many control pages one round carries. Who needs
@@ -113,15 +122,17 @@ type Digest struct {
 	Digest [32]byte
 }
 
-// ChainHead is one chain of a frontier: [chain, seq, id].
+// ChainHead is one chain of a frontier: [chain, seq, tag]. The tag is of the
+// id of the head, salted with what both sides drew for this stream: nobody can
+// have prepared two ids with one tag.
 type ChainHead struct {
 	_     struct{} `cbor:",toarray"`
 	Chain envelope.ChainID
 	Seq   uint64
-	ID    envelope.ID
+	Tag   Tag
 }
 
-// Frontier is [[chain, seq, id]..., last]: chains in strictly ascending order
+// Frontier is [[chain, seq, tag]..., last]: chains in strictly ascending order
 // over all pages. Only the last page may be empty.
 type Frontier struct {
 	_      struct{} `cbor:",toarray"`
@@ -157,10 +168,81 @@ type Served struct {
 	_ struct{} `cbor:",toarray"`
 }
 
-// Done is [equal]: the sender's verdict, last of a round.
+// Done is [past]: the sender's set is the one that the other side stated last;
+// the end of a round. A follower says with it how the epochs before compare.
 type Done struct {
+	_    struct{} `cbor:",toarray"`
+	Past Past
+}
+
+// Past is how the epochs before that both sides hold compare.
+type Past uint8
+
+const (
+	PastUnknown Past = 0 // nobody could tell
+	PastEqual   Past = 1
+	PastDiffers Past = 2
+)
+
+// Beacon is [log, from, past, count, digest, base, changes, fresh]: who leads a
+// round states everything it has. Log is a salted tag of the head of the
+// control log, From the first epoch before this one that is held without a gap
+// (0: none) and Past a salted tag over those epochs. Base names what was last
+// agreed on, eight bytes, or is empty; then changes and fresh are too.
+type Beacon struct {
+	_       struct{} `cbor:",toarray"`
+	Log     Tag
+	From    uint64
+	Past    Tag
+	Count   uint64
+	Digest  [32]byte
+	Base    []byte
+	Changes []Change
+	Fresh   []FreshChain
+}
+
+// Vector is [past, count, digest, changes, fresh]: the follower's set, and what
+// it has that differs from the base the BEACON named. Each side knows by now
+// what both have; who is ahead in a chain sends it unasked.
+type Vector struct {
+	_       struct{} `cbor:",toarray"`
+	Past    Past
+	Count   uint64
+	Digest  [32]byte
+	Changes []Change
+	Fresh   []FreshChain
+}
+
+// Change is [index, seq, tag, forked]: a chain of the base, by its place there,
+// that has another head by now or has forked here.
+type Change struct {
+	_      struct{} `cbor:",toarray"`
+	Index  uint64
+	Seq    uint64
+	Tag    Tag
+	Forked bool
+}
+
+// FreshChain is [chain, seq, tag, forked]: a chain that the base has not.
+type FreshChain struct {
+	_      struct{} `cbor:",toarray"`
+	Chain  envelope.ChainID
+	Seq    uint64
+	Tag    Tag
+	Forked bool
+}
+
+// Tree is [depth, mask, tags, last]: an answer to the tags of nodes that the
+// other side sent. Mask has a bit for each of them, set where ours is another;
+// tags are those of the 16 children of each of these, eight bytes each. At
+// depth there are none: the chains of these nodes follow as a FRONTIER. The
+// first TREE of a pass answers for the 16 nodes below the root and marks all.
+type Tree struct {
 	_     struct{} `cbor:",toarray"`
-	Equal bool
+	Depth uint64
+	Mask  []byte
+	Tags  []byte
+	Last  bool
 }
 
 func (Challenge) Kind() Kind   { return KindChallenge }
@@ -173,6 +255,9 @@ func (Want) Kind() Kind        { return KindWant }
 func (Envelopes) Kind() Kind   { return KindRun }
 func (Served) Kind() Kind      { return KindServed }
 func (Done) Kind() Kind        { return KindDone }
+func (Beacon) Kind() Kind      { return KindBeacon }
+func (Vector) Kind() Kind      { return KindVector }
+func (Tree) Kind() Kind        { return KindTree }
 
 // payload is how many bytes of m are envelopes.
 func payload(m Msg) int {

@@ -34,47 +34,71 @@ func drawMemory(t *rapid.T, w *world, chains []*chain, name string) *memory {
 	}
 	m.log = newCtlLog(rapid.IntRange(0, 5).Draw(t, name+" control"))
 	m.maxRun = rapid.IntRange(4, 25).Draw(t, name+" run")
+	m.minTree = rapid.SampledFrom([]int{0, 3, minTree}).Draw(t, name+" tree")
+	if rapid.Bool().Draw(t, name+" remembers") {
+		m.past = new(Memory)
+	}
 	return m
 }
 
 // TestNaive: after sessions that broke anywhere, with writes in between, one
-// whole session leaves both replicas with what a full exchange would.
+// whole session leaves both replicas with what a full exchange would; and so
+// does every further round on its stream, whoever leads it, however little it
+// states. Some sessions remember, some descend.
 func TestNaive(t *testing.T) {
 	w, chains := pool()
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := drawMemory(t, w, chains, "a"), drawMemory(t, w, chains, "b")
 		want := a.ids()
 		maps.Copy(want, b.ids())
-		for range rapid.IntRange(0, 3).Draw(t, "faults") {
-			breakOff(t, w, a, b, func() {
-				c := chains[rapid.IntRange(0, len(chains)-1).Draw(t, "written")]
-				m := []*memory{a, b}[rapid.IntRange(0, 1).Draw(t, "writer")]
-				if n := covered(c, min(len(c.envs), len(m.envs[c.id])+3)); n > len(m.envs[c.id]) {
-					m.with(c, n)
-				}
-				maps.Copy(want, m.ids())
-			})
+		write := func() {
+			c := chains[rapid.IntRange(0, len(chains)-1).Draw(t, "written")]
+			m := []*memory{a, b}[rapid.IntRange(0, 1).Draw(t, "writer")]
+			if n := covered(c, min(len(c.envs), len(m.envs[c.id])+3)); n > len(m.envs[c.id]) {
+				m.with(c, n)
+			}
+			maps.Copy(want, m.ids())
 		}
-
+		for range rapid.IntRange(0, 3).Draw(t, "faults") {
+			breakOff(t, w, a, b, write)
+		}
 		x := newWire(t, a.mustSession(w, Initiator), b.mustSession(w, Responder))
 		x.start()
-		shuffle(t, x, -1)
-		for i, m := range []*memory{a, b} {
-			if x.errs[i] != nil || !x.done[i] {
-				t.Fatalf("side %d: done %v, phase %d, %v", i, x.done[i], x.side[i].phase, x.errs[i])
+		for round := rapid.IntRange(0, 3).Draw(t, "rounds"); ; round-- {
+			shuffle(t, x, -1)
+			checkEqual(t, x, [2]*memory{a, b}, want)
+			if round <= 0 {
+				return
 			}
-			r := x.side[i].Result()
-			if !r.Equal || r.Digest != m.topic.Digest() || r.Count != uint64(len(want)) {
-				t.Fatalf("side %d: %+v, want %d", i, r, len(want))
+			for range rapid.IntRange(0, 2).Draw(t, "writes") {
+				write()
 			}
-			if !maps.Equal(m.ids(), want) {
-				t.Fatalf("side %d holds %d, want %d", i, len(m.ids()), len(want))
-			}
-		}
-		if a.log.head() != b.log.head() {
-			t.Fatal("control logs differ")
+			a.log.grow(rapid.IntRange(0, 1).Draw(t, "control"), "")
+			x.lead(rapid.IntRange(1, 3).Draw(t, "leads"))
 		}
 	})
+}
+
+func checkEqual(t *rapid.T, x *wire, sides [2]*memory, want map[envelope.ID]bool) {
+	t.Helper()
+	for i, m := range sides {
+		if x.errs[i] != nil || !x.done[i] {
+			t.Fatalf("side %d: done %v, phase %d, %v", i, x.done[i], x.side[i].phase, x.errs[i])
+		}
+		r := x.side[i].Result()
+		if !r.Equal || r.Digest != m.topic.Digest() || r.Count != uint64(len(want)) {
+			t.Fatalf("side %d: %+v, want %d", i, r, len(want))
+		}
+		if !maps.Equal(m.ids(), want) {
+			t.Fatalf("side %d holds %d, want %d", i, len(m.ids()), len(want))
+		}
+		if r.Led == x.side[1-i].Result().Led || r.Rounds != x.side[1-i].Result().Rounds {
+			t.Fatalf("who leads: %+v", r)
+		}
+	}
+	if sides[0].log.head() != sides[1].log.head() {
+		t.Fatal("control logs differ")
+	}
 }
 
 // breakOff runs a session that is cut after some messages, with writes landing
@@ -132,6 +156,9 @@ func (m *memory) mustSession(w *world, role Role) *Session {
 	s, err := New(m.config(w, role))
 	if err != nil {
 		panic(err)
+	}
+	if m.minTree > 0 {
+		s.minTree = m.minTree
 	}
 	return s
 }

@@ -119,6 +119,9 @@ type memory struct {
 	maxRun  int    // envelopes a Run returns; 0: as many as fit
 	onQuery func() // called by each Summary
 	fail    error  // what Deliver answers
+	past    *Memory
+	earlier Earlier
+	minTree int // 0: the constant
 }
 
 func (w *world) newMemory() *memory {
@@ -279,6 +282,7 @@ func (m *memory) config(w *world, role Role) Config {
 	cfg := Config{
 		Role: role, Topic: w.topic, Nonce: [32]byte(seed(role.String())), LocalPeer: peerA, RemotePeer: peerB,
 		Keys: w.fetch, Replica: m, Sink: m, Control: m,
+		Memory: m.past, Earlier: m.earlier,
 	}
 	if role == Responder {
 		cfg.Topic, cfg.LocalPeer, cfg.RemotePeer = envelope.TopicID{}, peerB, peerA
@@ -292,6 +296,9 @@ func (m *memory) session(t testing.TB, w *world, role Role) *Session {
 	s, err := New(m.config(w, role))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if m.minTree > 0 {
+		s.minTree = m.minTree
 	}
 	return s
 }

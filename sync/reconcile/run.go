@@ -69,7 +69,7 @@ func (r *runner) read() {
 			r.err = r.ended(err)
 		case r.err == nil:
 			r.err = r.s.consume(m)
-			r.s.res.MetaBytes += int64(n - payload(m))
+			r.s.weigh(m, n)
 		}
 		over := r.err != nil || r.s.over()
 		r.wake.Signal()
@@ -142,7 +142,7 @@ func (r *runner) append(buf []byte, m Msg) ([]byte, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.s.res.MetaBytes += int64(len(buf) - start - payload(m))
+	r.s.weigh(m, len(buf)-start)
 	return buf, nil
 }
 
@@ -161,6 +161,16 @@ func (r *runner) failed() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
+}
+
+// weigh counts the bytes of a frame.
+func (s *Session) weigh(m Msg, size int) {
+	switch m.(type) {
+	case Challenge, Auth:
+		s.res.AuthBytes += int64(size)
+	default:
+		s.res.MetaBytes += int64(size - payload(m))
+	}
 }
 
 // abort ends a stream for both sides and reports whether it could.

@@ -59,6 +59,14 @@ type ControlLog interface {
 	DeliverControl(page []byte) error
 }
 
+// Earlier is the epochs of the space before the topic's.
+type Earlier interface {
+	// Since is the first of them that is held with all that follow, but not one
+	// before from, and a hash over (epoch, count, digest) of each from there
+	// on. 0: none.
+	Since(from uint64) (first uint64, digest [32]byte, err error)
+}
+
 // Config is what a session is made of.
 type Config struct {
 	Role Role
@@ -78,6 +86,11 @@ type Config struct {
 	Sink    Sink
 	// Control may be nil: no control log is kept here, pages are dropped.
 	Control ControlLog
+	// Earlier answers for the epochs before the topic's; nil: there are none.
+	Earlier Earlier
+	// Memory is the topic's, shared by its sessions; nil: nothing is
+	// remembered.
+	Memory *Memory
 	// MaxServe is how many bytes of envelopes one round sends at most; 0 means
 	// DefaultMaxServe. The next round goes on where it stopped.
 	MaxServe int64
@@ -123,8 +136,11 @@ func (c *Config) validate() error {
 
 // Result is what a round came to.
 type Result struct {
-	// Equal: both sides stated Count and Digest. Nothing else makes it true.
+	// Equal: one side stated Count and Digest, and the other that it has the
+	// same. Nothing else makes it true.
 	Equal  bool
+	Led    bool // we began the round
+	Past   Past // how the epochs before compare, as far as it was told
 	Epoch  uint64
 	Count  uint64   // of our last statement
 	Digest [32]byte // of our last statement
@@ -146,8 +162,10 @@ type Result struct {
 	Pages int // control pages taken
 
 	PayloadBytes int64 // of envelopes, both ways
-	MetaBytes    int64 // of all the rest, both ways; counted by Run
+	MetaBytes    int64 // of all the rest but challenge and auth, both ways; counted by Run and Live
+	AuthBytes    int64 // of challenge and auth, both ways: in the first round
 	Passes       int   // of this round: 0 if equal at once
+	RoundTrips   int   // how often we had to wait for an answer in this round
 	Rounds       int   // on this stream, this one included
 }
 
@@ -157,12 +175,15 @@ type phase uint8
 const (
 	awaitChallenge phase = iota + 1
 	awaitAuth
-	idle // between rounds
-	awaitControl
+	idle         // between rounds
+	awaitAnswer  // leader: to our BEACON
+	awaitControl // follower: the leader's CTL, to ours
 	awaitPages
-	awaitDigest
+	awaitBeacon // follower: again, after the control log
+	awaitMode   // leader: how the follower goes on
+	descent     // in the tree
 	transfer
-	awaitDone
+	awaitVerdict // leader: to our DIGEST
 )
 
 // Session is one side of a stream.
@@ -172,13 +193,19 @@ type Session struct {
 	started    bool
 	err        error
 	theirNonce [32]byte
+	salt       [32]byte
 	out        []feed // what we have to say, in order
 	res        Result
 	served     int64 // bytes of envelopes sent in this round
 
-	mine, theirs *Digest
+	mine, theirs Digest // as last stated
+	eager        agreement
+	logKnown     bool // control logs have been compared in this round
+	crossed      bool // a BEACON of the other side's came while it answers ours
+	spoke        bool // something was said since we last heard an answer
 	control      incoming
 	pass         *pass
+	minTree      int // chains below which nobody descends
 }
 
 // feed produces messages one by one, so that a large answer exists only as far
@@ -193,10 +220,11 @@ func New(cfg Config) (*Session, error) {
 	if cfg.MaxServe == 0 {
 		cfg.MaxServe = DefaultMaxServe
 	}
-	s := &Session{cfg: cfg, phase: awaitChallenge}
+	s := &Session{cfg: cfg, phase: awaitChallenge, minTree: minTree}
 	if cfg.Role == Responder {
 		s.cfg.Topic, s.theirNonce, s.phase = cfg.Opening.Topic, cfg.Opening.Nonce, awaitAuth
-		s.res.MetaBytes = challengeSize
+		s.res.AuthBytes = challengeSize
+		s.mix()
 	}
 	return s, nil
 }
@@ -215,8 +243,8 @@ func (s *Session) begin() {
 	case !s.started:
 		s.started = true
 		s.say(Challenge{Version: Version, Topic: s.cfg.Topic, Nonce: s.cfg.Nonce})
-	case s.err == nil && s.phase == idle && s.cfg.Role == Initiator:
-		s.err = s.startRound()
+	case s.err == nil && s.phase == idle && s.res.Rounds > 0 && s.cfg.Role == Initiator:
+		s.err = s.startRound(true)
 	}
 }
 
@@ -247,7 +275,7 @@ func (s *Session) More() (out []Msg, done bool, err error) {
 			break
 		}
 		if m != nil {
-			s.count(m, &s.res.Sent)
+			s.count(m)
 			out = append(out, m)
 		}
 	}
@@ -260,10 +288,15 @@ func (s *Session) over() bool { return s.err == nil && s.phase == idle && s.res.
 // Result is what is known so far; final when Step or More said done.
 func (s *Session) Result() Result { return s.res }
 
-func (s *Session) count(m Msg, envelopes *int) {
-	if run, ok := m.(Envelopes); ok {
-		*envelopes += len(run.Run)
+// count notes what is said. Runs are no question: nothing answers them.
+func (s *Session) count(m Msg) {
+	switch m := m.(type) {
+	case Envelopes:
+		s.res.Sent += len(m.Run)
 		s.res.PayloadBytes += int64(payload(m))
+	case Served:
+	default:
+		s.spoke = true
 	}
 }
 
@@ -302,6 +335,12 @@ func (s *Session) dispatch(m Msg) error {
 		err = s.onServed()
 	case Done:
 		err = s.onDone(m)
+	case Beacon:
+		err = s.onBeacon(m)
+	case Vector:
+		err = s.onVector(m)
+	case Tree:
+		err = s.onTree(m)
 	default:
 		err = fmt.Errorf("%w: %w: %T", ErrPeer, ErrOrder, m)
 	}
@@ -326,6 +365,7 @@ func (s *Session) onChallenge(m Challenge) error {
 		return blame("challenge: another topic", ErrAuth)
 	}
 	s.theirNonce, s.phase = m.Nonce, awaitAuth
+	s.mix()
 	s.say(s.auth())
 	return nil
 }
@@ -337,9 +377,10 @@ func (s *Session) onAuth(m Auth) error {
 	if !s.verifyAuth(m) {
 		return blame("auth", ErrAuth)
 	}
-	if s.cfg.Role == Responder {
-		s.say(s.auth())
-	}
 	s.phase = idle
-	return s.startRound()
+	if s.cfg.Role == Initiator {
+		return nil
+	}
+	s.say(s.auth())
+	return s.startRound(true)
 }

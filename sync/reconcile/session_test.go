@@ -72,12 +72,16 @@ func TestBadPeer(t *testing.T) {
 		want error
 	}{
 		{"auth twice", bending(func(m Auth) []Msg { return again(m) }), ErrOrder},
-		{"control twice", bending(func(m Control) []Msg { return again(m) }), ErrOrder},
-		{"digest twice", onlyFirst(func(m Digest) []Msg { return again(m) }), ErrOrder},
+		{"beacon twice", bending(func(m Beacon) []Msg { return again(m) }), ErrOrder},
+		{"control instead", bending(func(m Beacon) []Msg { return []Msg{Control{}} }), ErrOrder},
+		{"vector instead", bending(func(m Beacon) []Msg {
+			return []Msg{Vector{Changes: []Change{}, Fresh: []FreshChain{}}}
+		}), ErrOrder},
+		{"tree instead", onlyFirst(func(m Frontier) []Msg { return []Msg{Tree{Depth: 2, Mask: []byte{1, 0}, Tags: []byte{}, Last: true}} }), ErrOrder},
 		{"frontier twice", onlyFirst(func(m Frontier) []Msg { return again(m) }), ErrOrder},
 		{"want twice", onlyFirst(func(m Want) []Msg { return again(m) }), ErrOrder},
 		{"served twice", onlyFirst(func(m Served) []Msg { return again(m) }), ErrOrder},
-		{"done early", onlyFirst(func(m Digest) []Msg { return []Msg{m, Done{}} }), ErrOrder},
+		{"done early", onlyFirst(func(m Frontier) []Msg { return []Msg{m, Done{}} }), ErrOrder},
 		{"no auth", bending(func(m Auth) []Msg { return []Msg{Control{}} }), ErrOrder},
 		{"digest before served", onlyFirst(func(m Want) []Msg { return []Msg{m, Digest{Epoch: 7}} }), ErrOrder},
 		{"digest before our served", func(_ int, m Msg) []Msg {
@@ -90,10 +94,10 @@ func TestBadPeer(t *testing.T) {
 			return []Msg{m}
 		}, ErrOrder},
 		{"served before frontier", onlyFirst(func(m Frontier) []Msg { return []Msg{Served{}} }), ErrOrder},
-		{"page unannounced", bending(func(m Control) []Msg { return []Msg{m, ControlPage{Chunk: []byte{1}, Last: true}} }), ErrOrder},
+		{"page unannounced", bending(func(m Beacon) []Msg { return []Msg{m, ControlPage{Chunk: []byte{1}, Last: true}} }), ErrOrder},
 
 		{"another topic", bending(func(m Challenge) []Msg { m.Topic[0] ^= 1; return []Msg{m} }), ErrAuth},
-		{"another version", bending(func(m Challenge) []Msg { m.Version = 2; return []Msg{m} }), space.ErrUnsupported},
+		{"another version", bending(func(m Challenge) []Msg { m.Version = 1; return []Msg{m} }), space.ErrUnsupported},
 		{"another epoch", bending(func(m Digest) []Msg { m.Epoch++; return []Msg{m} }), space.ErrMalformed},
 
 		{"frontier unsorted", bending(func(m Frontier) []Msg { slices.Reverse(m.Chains); return []Msg{m} }), ErrFrontier},
@@ -140,7 +144,7 @@ func TestBadPeer(t *testing.T) {
 			return []Msg{Envelopes{Run: []envelope.Envelope{flip(m.Run[0], 200), m.Run[1]}}}
 		}), space.ErrForged},
 
-		{"verdict equal", bending(func(m Done) []Msg { return []Msg{Done{Equal: false}} }), ErrVerdict},
+		{"done after runs", bending(func(m Digest) []Msg { return []Msg{Done{}} }), ErrOrder},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -159,7 +163,7 @@ func TestBadPeer(t *testing.T) {
 			if !errors.Is(x.errs[0], c.want) || !errors.Is(x.errs[0], ErrPeer) {
 				t.Fatalf("got %v, want %v by the peer", x.errs[0], c.want)
 			}
-			if x.done[0] || x.side[0].Result().Equal && c.want != ErrVerdict {
+			if x.done[0] || x.side[0].Result().Equal {
 				t.Error("done all the same")
 			}
 			for id := range before {
@@ -277,10 +281,17 @@ func TestControl(t *testing.T) {
 		{"empty page", func(a, b *memory) { b.log.grow(1, "") },
 			bending(func(m ControlPage) []Msg { return []Msg{ControlPage{Chunk: []byte{}}} }), space.ErrMalformed, true},
 		{"promises and sends none", func(a, b *memory) {},
-			bending(func(m Control) []Msg {
-				m.Seq++
-				return []Msg{m, ControlPage{Chunk: []byte{}, Last: true}}
-			}), nil, false},
+			func(_ int, m Msg) []Msg {
+				switch m := m.(type) {
+				case Beacon:
+					m.Log[0] ^= 1
+					return []Msg{m}
+				case Control:
+					m.Seq++
+					return []Msg{m, ControlPage{Chunk: []byte{}, Last: true}}
+				}
+				return []Msg{m}
+			}, nil, false},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -329,7 +340,7 @@ func TestDigestLies(t *testing.T) {
 	x := newWire(t, a.session(t, w, Initiator), b.session(t, w, Responder))
 	x.bend = func(from int, m Msg) []Msg {
 		switch m := m.(type) {
-		case Digest:
+		case Beacon:
 			if from == 1 {
 				m.Digest[0] ^= 1
 				return []Msg{m}
@@ -360,15 +371,16 @@ func TestDigestLies(t *testing.T) {
 // TestWritesMeanwhile: a writer faster than the session cannot keep it going.
 func TestWritesMeanwhile(t *testing.T) {
 	w := newWorld("writes")
-	one, two := w.newChain("one", 40, 100), w.newChain("two", 5, 100)
+	one, two, three := w.newChain("one", 40, 100), w.newChain("two", 5, 100), w.newChain("three", 40, 100)
 	a, b := w.newMemory().with(one, 1), w.newMemory().with(two, 5)
 	a.onQuery = func() { a.with(one, len(a.envs[one.id])+1) }
+	b.onQuery = func() { b.with(three, len(b.envs[three.id])+1) }
 	x := newWire(t, a.session(t, w, Initiator), b.session(t, w, Responder))
 	ra, rb := x.round()
 	if ra.Equal || rb.Equal || ra.Stalled || rb.Stalled || ra.Passes != maxPasses {
 		t.Errorf("%+v, %+v", ra, rb)
 	}
-	a.onQuery = nil
+	a.onQuery, b.onQuery = nil, nil
 	ra, rb = x.round()
 	if !ra.Equal || !rb.Equal || ra.Rounds != 2 {
 		t.Errorf("when it is quiet: %+v, %+v", ra, rb)
@@ -536,8 +548,9 @@ func TestOrder(t *testing.T) {
 	one := w.newChain("one", 3, 100)
 	intruders := []Msg{
 		Challenge{Version: Version, Topic: w.topic}, Auth{}, Control{Term: 9}, ControlPage{Chunk: []byte{1}, Last: true},
-		Digest{Epoch: 7}, Frontier{Chains: []ChainHead{}, Last: true}, Want{Ranges: []Range{}, Last: true},
-		Envelopes{Cert: &one.cert, Run: one.envs}, Served{}, Done{Equal: true},
+		Digest{Epoch: 7}, Beacon{Count: 9, Base: []byte{}, Changes: []Change{}, Fresh: []FreshChain{}},
+		Vector{Changes: []Change{}, Fresh: []FreshChain{}}, Tree{Depth: 2, Mask: []byte{255, 255}, Tags: make([]byte, 16*16*8), Last: true}, Frontier{Chains: []ChainHead{}, Last: true}, Want{Ranges: []Range{}, Last: true},
+		Envelopes{Cert: &one.cert, Run: one.envs}, Served{}, Done{Past: PastEqual},
 	}
 	allowed := map[string]bool{}
 	for at := range 24 {
@@ -571,15 +584,17 @@ func TestOrder(t *testing.T) {
 		got = append(got, k)
 	}
 	slices.Sort(got)
+	const served = "10 frontier true want true served true "
 	want := []string{
-		"1: challenge", "3: control", "4: control", "6: digest",
-		"7 frontier false want false served false false: frontier",
-		"7 frontier false want false served false false: want",
-		"7 frontier true want false served false false: served",
-		"7 frontier true want false served false false: want",
-		"7 frontier true want true served true false: served",
-		"7 frontier true want true served true true: digest",
-		"8: done",
+		"10 frontier false want false served false false: frontier",
+		"10 frontier false want false served false false: want",
+		"10 frontier true want false served false false: served",
+		"10 frontier true want false served false false: want",
+		served + "false: served",
+		served + "true: digest",
+		"11 frontier true want true served true true: digest",
+		"11 frontier true want true served true true: done",
+		"1: challenge", "3: beacon", "4: control", "4: digest", "4: done", "8: frontier", "8: tree",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("allowed: %q, want %q", got, want)
@@ -620,18 +635,19 @@ func TestConfig(t *testing.T) {
 func TestDigestTwice(t *testing.T) {
 	w := newWorld("twice")
 	a := w.newMemory()
-	s := a.session(t, w, Responder)
+	s := a.session(t, w, Initiator)
 	if _, err := s.Start(); err != nil {
 		t.Fatal(err)
 	}
 	s.phase = idle
 	for _, m := range []Msg{Control{}, Digest{Epoch: a.epoch}} {
-		if err := s.consume(m); err != nil {
-			t.Fatalf("%T: %v", m, err)
+		s := *s
+		if err := s.consume(Beacon{Log: s.logTag(a.log.head()), Count: 9}); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if err := s.consume(Digest{Epoch: a.epoch}); !errors.Is(err, ErrOrder) {
-		t.Errorf("got %v", err)
+		if err := s.consume(m); !errors.Is(err, ErrOrder) {
+			t.Errorf("%T: got %v", m, err)
+		}
 	}
 }
 

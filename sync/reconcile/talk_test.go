@@ -44,6 +44,23 @@ func (x *wire) start() {
 	}
 }
 
+// lead begins a round: bit 0 the initiator, bit 1 the responder, both at once.
+func (x *wire) lead(who int) {
+	x.done = [2]bool{}
+	for i, s := range x.side {
+		if who&(1<<i) == 0 {
+			continue
+		}
+		err := s.Lead()
+		var out []Msg
+		if err == nil {
+			out, _, err = s.More()
+		}
+		x.errs[i] = err
+		x.post(i, out)
+	}
+}
+
 func (x *wire) post(from int, out []Msg) {
 	for _, m := range out {
 		bent := []Msg{m}

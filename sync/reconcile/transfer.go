@@ -10,10 +10,6 @@ import (
 	"github.com/kithnet/kith/space/envelope"
 )
 
-// maxPasses is how often a round exchanges frontiers before it gives its
-// verdict: once, and once more for what was written meanwhile.
-const maxPasses = 2
-
 // pass is one exchange of frontiers and runs.
 type pass struct {
 	own []ownChain // our frontier as we state it
@@ -34,88 +30,48 @@ type pass struct {
 	wantsHeard bool
 
 	servedSaid, servedHeard bool
+
+	owes     bool // the other side lacks something we have
+	received int  // envelopes
+
+	tree *tree // the descent that comes first; nil later
+
+	// After a descent: the nodes that differ and their level, and who speaks
+	// second, naming only what the other side did not cover.
+	within  []uint32
+	level   int
+	second  bool
+	covered []bool // by place in own
 }
 
-// digest states our set as it is when the message is written, and remembers
-// the statement: verdicts compare what was said, never what is.
-func (s *Session) digest() (Msg, bool, error) {
-	sum, err := s.summary()
-	if err != nil {
-		return nil, false, err
-	}
-	m := Digest{Epoch: sum.Epoch, Count: sum.Count, Digest: sum.Digest}
-	s.mine = &m
-	s.res.Epoch, s.res.Count, s.res.Digest = m.Epoch, m.Count, m.Digest
-	return m, false, s.judge()
-}
-
-func (s *Session) onDigest(m Digest) error {
-	if err := s.expect(KindDigest, awaitDigest, transfer); err != nil {
-		return err
-	}
-	if s.theirs != nil || s.phase == transfer && !(s.pass.servedHeard && s.pass.servedSaid) {
-		return blame("digest", ErrOrder)
-	}
-	if m.Epoch != s.res.Epoch {
-		return blame("digest", fmt.Errorf("epoch %d, ours is %d: %w", m.Epoch, s.res.Epoch, space.ErrMalformed))
-	}
-	s.theirs = &m
-	return s.judge()
-}
-
-// judge goes on once both sides have stated their set. Both see the same two
-// statements, so both go the same way.
-func (s *Session) judge() error {
-	if s.mine == nil || s.theirs == nil {
-		return nil
-	}
-	equal := *s.mine == *s.theirs
-	s.mine, s.theirs = nil, nil
-	if !equal && s.res.Passes < maxPasses {
-		return s.startPass()
-	}
-	s.res.Equal = equal
-	s.res.Stalled = !equal && s.res.Received == 0 && s.res.Sent == 0
-	s.pass, s.phase = nil, awaitDone
-	s.say(Done{Equal: equal})
-	return nil
-}
-
-func (s *Session) onDone(m Done) error {
-	if err := s.expect(KindDone, awaitDone); err != nil {
-		return err
-	}
-	if m.Equal != s.res.Equal {
-		return blame("done", ErrVerdict)
-	}
-	s.phase = idle
-	return nil
-}
+// over reports whether both sides have sent all they owe.
+func (p *pass) over() bool { return p.servedHeard && p.servedSaid }
 
 // ownChain is a chain of our frontier.
 type ownChain struct {
-	ChainHead
-	forked bool
+	Chain  envelope.ChainID
+	Seq    uint64
+	ID     envelope.ID
+	forked bool // and takes nothing more
 }
 
-func (s *Session) startPass() error {
-	own, err := s.frontier()
-	if err != nil {
-		return fmt.Errorf("chains: %w", err)
-	}
-	s.res.Passes++
-	s.res.Forked, s.res.Forks = 0, nil
+// startFrontier begins a pass in which both name every chain.
+func (s *Session) startFrontier(own []ownChain) {
 	s.pass, s.phase = &pass{own: own}, transfer
-	s.out = append(s.out, func(*Session) (Msg, bool, error) {
+	s.sayFrontier(own)
+}
+
+// sayFrontier names chains, page by page.
+func (s *Session) sayFrontier(own []ownChain) {
+	s.out = append(s.out, func(s *Session) (Msg, bool, error) {
 		n := min(len(own), MaxPage)
 		m := Frontier{Chains: make([]ChainHead, n), Last: n == len(own)}
 		for i, c := range own[:n] {
-			m.Chains[i] = c.ChainHead
+			m.Chains[i] = ChainHead{Chain: c.Chain, Seq: c.Seq, Tag: s.headTag(c.ID)}
 		}
 		own = own[n:]
 		return m, !m.Last, nil
 	})
-	return nil
 }
 
 // frontier is a snapshot of our chains.
@@ -131,7 +87,7 @@ func (s *Session) frontier() ([]ownChain, error) {
 		if len(own) == MaxChains {
 			return nil, fmt.Errorf("more than %d: %w", MaxChains, space.ErrTooLarge)
 		}
-		own = append(own, ownChain{ChainHead{Chain: c.ID, Seq: c.Head.Seq, ID: c.Head.ID}, c.Forked})
+		own = append(own, ownChain{c.ID, c.Head.Seq, c.Head.ID, closed(c)})
 	}
 	return own, nil
 }
@@ -139,8 +95,15 @@ func (s *Session) frontier() ([]ownChain, error) {
 func compareChains(a, b envelope.ChainID) int { return bytes.Compare(a[:], b[:]) }
 
 func (s *Session) onFrontier(m Frontier) error {
-	if err := s.expect(KindFrontier, transfer); err != nil {
+	if err := s.expect(KindFrontier, transfer, awaitMode); err != nil {
 		return err
+	}
+	if s.phase == awaitMode {
+		own, err := s.frontier()
+		if err != nil {
+			return fmt.Errorf("chains: %w", err)
+		}
+		s.startFrontier(own)
 	}
 	p := s.pass
 	if p.frontierHeard {
@@ -155,16 +118,45 @@ func (s *Session) onFrontier(m Frontier) error {
 			return blame("frontier", fmt.Errorf("more than %d chains: %w", MaxChains, ErrFrontier))
 		}
 		p.lastHeard = h.Chain
+		if !p.inside(h.Chain) {
+			return blame("frontier", fmt.Errorf("a chain elsewhere in the tree: %w", ErrFrontier))
+		}
 		if r, ok := s.lacking(h); ok {
 			want.Ranges = append(want.Ranges, r)
 		}
 	}
+	if p.heard <= len(m.Chains) {
+		s.turn()
+	}
 	p.frontierHeard = m.Last
+	if m.Last && p.second {
+		s.sayFrontier(p.uncovered())
+	}
 	p.asked = append(p.asked, want.Ranges...)
 	if len(want.Ranges) > 0 || want.Last {
 		s.say(want)
 	}
 	return nil
+}
+
+// inside reports whether a chain belongs to this pass.
+func (p *pass) inside(c envelope.ChainID) bool {
+	if p.level == 0 {
+		return true
+	}
+	_, ok := slices.BinarySearch(p.within, nodeOf(c, p.level))
+	return ok
+}
+
+// uncovered is what we have beyond what the other side named.
+func (p *pass) uncovered() []ownChain {
+	var out []ownChain
+	for i, c := range p.own {
+		if !p.covered[i] {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // lacking compares a chain of the peer with ours.
@@ -177,7 +169,10 @@ func (s *Session) lacking(h ChainHead) (Range, bool) {
 		return Range{Chain: h.Chain, From: 0, To: h.Seq}, true
 	}
 	own := p.own[p.at]
-	if own.forked || own.Seq == h.Seq && own.ID != h.ID {
+	if p.second {
+		p.covered[p.at] = h.Seq >= own.Seq
+	}
+	if own.forked || own.Seq == h.Seq && s.headTag(own.ID) != h.Tag {
 		s.noteFork(own.Chain)
 		return Range{}, false
 	}
@@ -206,13 +201,20 @@ func (s *Session) onWant(m Want) error {
 		}
 	}
 	if len(m.Ranges) > 0 {
+		p.owes = true
 		s.out = append(s.out, serve(m.Ranges))
 	}
-	if m.Last {
-		p.wantsHeard = true
-		s.out = append(s.out, (*Session).sayServed)
+	if !m.Last {
+		return nil
 	}
-	return nil
+	p.wantsHeard = true
+	if p.owes {
+		s.out = append(s.out, (*Session).sayServed)
+		return nil
+	}
+	p.servedSaid = true
+	s.say(Served{})
+	return s.settle()
 }
 
 // serve answers ranges, one RUN at a time, in their order.
@@ -281,6 +283,10 @@ func (s *Session) onRun(m Envelopes) error {
 	} else {
 		r.From = last + 1
 	}
+	if p.received == 0 {
+		s.turn()
+	}
+	p.received += len(m.Run)
 	s.res.PayloadBytes += int64(payload(m))
 	return s.deliver(chain, m)
 }
@@ -331,8 +337,7 @@ func (s *Session) noteFork(chain envelope.ChainID) {
 
 func (s *Session) sayServed() (Msg, bool, error) {
 	s.pass.servedSaid = true
-	s.restate()
-	return Served{}, false, nil
+	return Served{}, false, s.settle()
 }
 
 func (s *Session) onServed() error {
@@ -342,14 +347,9 @@ func (s *Session) onServed() error {
 	if s.pass.servedHeard || !s.pass.frontierHeard {
 		return blame("served", ErrOrder)
 	}
-	s.pass.servedHeard = true
-	s.restate()
-	return nil
-}
-
-// restate queues our DIGEST once both sides have served.
-func (s *Session) restate() {
-	if s.pass.servedSaid && s.pass.servedHeard {
-		s.out = append(s.out, (*Session).digest)
+	if s.pass.received == 0 {
+		s.turn()
 	}
+	s.pass.servedHeard = true
+	return s.settle()
 }
