@@ -216,7 +216,7 @@ func (s *stage) restart() {
 	s.crash.disarm()
 	n := s.nodes[s.died]
 	listen := n.host.Network().ListenAddresses()[0].String()
-	home, disk := s.crash.home, s.crash.left
+	home, disk := n.cfg.Home, s.crash.disk
 	if s.crash.died() {
 		<-s.crash.dead
 		if err := errors.Join(s.crash.errors...); err != nil {
@@ -226,7 +226,7 @@ func (s *stage) restart() {
 		disk, home = s.crash.left, s.crash.home
 	} else {
 		halt(s.t, n)
-		disk, home = s.crash.disk.Clone(nil), n.cfg.Home
+		disk = disk.Clone(nil)
 	}
 	s.start(s.died, home, disk, listen)
 	s.meet()
