@@ -189,6 +189,9 @@ func (n *Node) connected(c network.Conn) {
 	for _, sid := range n.spaceIDs() {
 		if n.book.knows(sid, p) {
 			n.reconcile(sid, p)
+			if a := n.bySpace(sid); a != nil {
+				n.need(a) // it may have what is waited for
+			}
 		}
 	}
 }

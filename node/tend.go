@@ -42,12 +42,14 @@ func (n *Node) tend(ctx context.Context, a *actor) {
 	const idle = time.Hour
 	wait := idle
 	for {
-		t := time.NewTimer(wait)
+		t := time.NewTimer(jitter(wait))
+		woken := false
 		select {
 		case <-ctx.Done():
 			t.Stop()
 			return
 		case <-a.wants:
+			woken = true
 		case <-t.C:
 		}
 		t.Stop()
@@ -63,10 +65,12 @@ func (n *Node) tend(ctx context.Context, a *actor) {
 		case err != nil:
 			n.log.Info("a space lacks keys or a certificate", "space", fingerprint(a.sid), "err", err)
 		}
-		if wait == idle {
-			wait = needBase / 2
+		switch {
+		case wait == idle:
+			wait = needBase
+		case !woken:
+			wait = min(2*wait, needMax)
 		}
-		wait = jitter(min(2*wait, needMax))
 	}
 }
 
