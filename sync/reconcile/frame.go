@@ -215,6 +215,10 @@ func checkVector(m Vector) error {
 	if err := checkPast(m.Past); err != nil {
 		return err
 	}
+	switch n := len(m.Digest); {
+	case m.Digest == nil, n != 0 && n != 32, n == 0 && (m.Count != 0 || len(m.Changes)+len(m.Fresh) > 0):
+		return fmt.Errorf("digest of %d bytes: %w", n, space.ErrMalformed)
+	}
 	return checkChanges(m.Changes, m.Fresh, MaxChanges)
 }
 

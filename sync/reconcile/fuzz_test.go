@@ -268,8 +268,6 @@ func stated(m Msg) *[32]byte {
 		return &m.Digest
 	case Beacon:
 		return &m.Digest
-	case Vector:
-		return &m.Digest
 	}
 	return nil
 }

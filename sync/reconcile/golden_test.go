@@ -66,7 +66,7 @@ func describe(m Msg) string {
 		return fmt.Sprintf("log %s from %d past %s count %d digest %s base %x%s", short(m.Log[:]), m.From, short(m.Past[:]),
 			m.Count, short(m.Digest[:]), m.Base, changed(m.Changes, m.Fresh))
 	case Vector:
-		return fmt.Sprintf("past %d count %d digest %s%s", m.Past, m.Count, short(m.Digest[:]), changed(m.Changes, m.Fresh))
+		return fmt.Sprintf("past %d count %d digest %.4x%s", m.Past, m.Count, m.Digest, changed(m.Changes, m.Fresh))
 	case Tree:
 		return fmt.Sprintf("depth %d mask %x, %d tags last %v", m.Depth, m.Mask, len(m.Tags)/len(Tag{}), m.Last)
 	}
@@ -109,6 +109,23 @@ func outcome(b *strings.Builder, x *wire) {
 		fmt.Fprintf(b, "%s: done %v equal %v stalled %v count %d digest %x passes %d rounds %d trips %d past %d received %d duplicate %d refused %d sent %d forked %d pages %d payload %d\n",
 			name, x.done[i], r.Equal, r.Stalled, r.Count, r.Digest[:4], r.Passes, r.Rounds, r.RoundTrips, r.Past, r.Received, r.Duplicate, r.Refused, r.Sent, r.Forked, r.Pages, r.PayloadBytes)
 	}
+}
+
+// epochs are earlier ones held from the first on.
+type epochs struct {
+	first uint64
+	held  string
+}
+
+func (e epochs) Since(from uint64) (uint64, [32]byte, error) {
+	first := max(e.first, from)
+	return first, [32]byte(seed(fmt.Sprint(first, e.held))), nil
+}
+
+func whole(x *wire) *wire {
+	x.start()
+	x.run()
+	return x
 }
 
 func TestTranscripts(t *testing.T) {
@@ -196,6 +213,45 @@ func TestTranscripts(t *testing.T) {
 		{"unequal-after-pass", func(talk func(a, b *memory) *wire) *wire {
 			x := talk(w.newMemory().with(one, 5), w.newMemory().with(one.fork(3, 2), 5).with(two, 2))
 			x.start()
+			x.run()
+			return x
+		}},
+		{"vector", func(talk func(a, b *memory) *wire) *wire {
+			a, b := both()
+			a.past, b.past = new(Memory), new(Memory)
+			x := talk(a, b)
+			x.round()
+			b.with(one, 5)
+			x.lead(1) // who lacks it leads
+			x.run()
+			b.with(two, 1)
+			x.lead(2) // who has it leads
+			x.run()
+			a.with(three, 3)
+			b.with(two, 3)
+			x.lead(3) // both at once
+			x.run()
+			return x
+		}},
+		{"tree", func(talk func(a, b *memory) *wire) *wire {
+			a, b := w.newMemory(), w.newMemory()
+			for i := range 40 {
+				c := w.newChain(fmt.Sprint("leaf ", i), 2, 100)
+				a.with(c, min(2, 1+i%13))
+				b.with(c, min(2, 1+i%7))
+			}
+			a.minTree, b.minTree = 3, 3
+			return whole(talk(a, b))
+		}},
+		{"earlier", func(talk func(a, b *memory) *wire) *wire {
+			a, b := both()
+			a.earlier, b.earlier = epochs{3, "x"}, epochs{2, "x"}
+			x := whole(talk(a, b))
+			a.earlier = epochs{3, "y"}
+			x.side[0].cfg.Earlier = a.earlier
+			x.lead(1) // differs
+			x.run()
+			x.lead(2) // the other side holds less and cannot tell
 			x.run()
 			return x
 		}},

@@ -28,6 +28,7 @@ type Memory struct {
 
 // base is one agreement. It never changes.
 type base struct {
+	count  uint64
 	digest [32]byte
 	chains []envelope.ChainID // ascending
 	seqs   []uint64           // of their heads

@@ -203,12 +203,13 @@ type Beacon struct {
 
 // Vector is [past, count, digest, changes, fresh]: the follower's set, and what
 // it has that differs from the base the BEACON named. Each side knows by now
-// what both have; who is ahead in a chain sends it unasked.
+// what both have; who is ahead in a chain sends it unasked. Where the set is
+// the base itself, count is 0 and digest, changes and fresh are empty.
 type Vector struct {
 	_       struct{} `cbor:",toarray"`
 	Past    Past
 	Count   uint64
-	Digest  [32]byte
+	Digest  []byte
 	Changes []Change
 	Fresh   []FreshChain
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"slices"
 	"testing"
 
 	"github.com/kithnet/kith/space"
@@ -128,6 +129,21 @@ func (w *world) newMemory() *memory {
 	m := &memory{topic: envelope.NewTopic(w.topic), envs: make(map[envelope.ChainID][]envelope.Envelope), epoch: 7, log: newCtlLog(3)}
 	m.topic.SetIDs(m)
 	return m
+}
+
+// clone is a copy that goes its own way.
+func (m *memory) clone() *memory {
+	c := &memory{envs: make(map[envelope.ChainID][]envelope.Envelope), log: m.log, epoch: m.epoch}
+	topic, err := envelope.RestoreTopic(m.topic.ID(), slices.Collect(m.topic.Chains()), m.topic.Count(), m.topic.State())
+	if err != nil {
+		panic(err)
+	}
+	c.topic = topic
+	c.topic.SetIDs(c)
+	for id, envs := range m.envs {
+		c.envs[id] = slices.Clip(envs)
+	}
+	return c
 }
 
 // with puts the first n envelopes of c in.

@@ -188,9 +188,7 @@ func (s *Session) answer(m Beacon) error {
 				return err
 			}
 			if ok {
-				s.say(Vector{
-					Past: s.res.Past, Count: s.mine.Count, Digest: s.mine.Digest, Changes: ch.known, Fresh: ch.fresh,
-				})
+				s.say(s.vector(b, ch))
 				return s.startVector(b, ch, changes{m.Changes, m.Fresh})
 			}
 		}
@@ -335,7 +333,7 @@ func (s *Session) remember() error {
 	if s.cfg.Memory.agree(s.cfg.RemotePeer, s.mine.Digest) {
 		return nil
 	}
-	b := &base{digest: s.mine.Digest}
+	b := &base{count: s.mine.Count, digest: s.mine.Digest}
 	for c, err := range s.cfg.Replica.Chains() {
 		if err != nil {
 			return fmt.Errorf("chains: %w", err)

@@ -75,7 +75,7 @@ func TestBadPeer(t *testing.T) {
 		{"beacon twice", bending(func(m Beacon) []Msg { return again(m) }), ErrOrder},
 		{"control instead", bending(func(m Beacon) []Msg { return []Msg{Control{}} }), ErrOrder},
 		{"vector instead", bending(func(m Beacon) []Msg {
-			return []Msg{Vector{Changes: []Change{}, Fresh: []FreshChain{}}}
+			return []Msg{Vector{Digest: []byte{}, Changes: []Change{}, Fresh: []FreshChain{}}}
 		}), ErrOrder},
 		{"tree instead", onlyFirst(func(m Frontier) []Msg { return []Msg{Tree{Depth: 2, Mask: []byte{1, 0}, Tags: []byte{}, Last: true}} }), ErrOrder},
 		{"frontier twice", onlyFirst(func(m Frontier) []Msg { return again(m) }), ErrOrder},
@@ -549,7 +549,7 @@ func TestOrder(t *testing.T) {
 	intruders := []Msg{
 		Challenge{Version: Version, Topic: w.topic}, Auth{}, Control{Term: 9}, ControlPage{Chunk: []byte{1}, Last: true},
 		Digest{Epoch: 7}, Beacon{Count: 9, Base: []byte{}, Changes: []Change{}, Fresh: []FreshChain{}},
-		Vector{Changes: []Change{}, Fresh: []FreshChain{}}, Tree{Depth: 2, Mask: []byte{255, 255}, Tags: make([]byte, 16*16*8), Last: true}, Frontier{Chains: []ChainHead{}, Last: true}, Want{Ranges: []Range{}, Last: true},
+		Vector{Digest: []byte{}, Changes: []Change{}, Fresh: []FreshChain{}}, Tree{Depth: 2, Mask: []byte{255, 255}, Tags: make([]byte, 16*16*8), Last: true}, Frontier{Chains: []ChainHead{}, Last: true}, Want{Ranges: []Range{}, Last: true},
 		Envelopes{Cert: &one.cert, Run: one.envs}, Served{}, Done{Past: PastEqual},
 	}
 	allowed := map[string]bool{}

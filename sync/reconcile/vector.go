@@ -172,6 +172,15 @@ func (s *Session) startVector(b *base, mine, theirs changes) error {
 	return s.settle()
 }
 
+// vector states our set by what has changed since a base.
+func (s *Session) vector(b *base, ch changes) Vector {
+	m := Vector{Past: s.res.Past, Count: s.mine.Count, Digest: s.mine.Digest[:], Changes: ch.known, Fresh: ch.fresh}
+	if s.mine.Digest == b.digest && s.mine.Count == b.count && len(ch.known)+len(ch.fresh) == 0 {
+		m.Count, m.Digest = 0, []byte{}
+	}
+	return m
+}
+
 func (s *Session) onVector(m Vector) error {
 	if err := s.expect(KindVector, awaitAnswer); err != nil {
 		return err
@@ -180,11 +189,17 @@ func (s *Session) onVector(m Vector) error {
 		return blame("vector: no base was named", ErrOrder)
 	}
 	s.turn()
-	s.theirs = Digest{Epoch: s.res.Epoch, Count: m.Count, Digest: m.Digest}
+	b := s.eager.base
+	s.theirs = Digest{Epoch: s.res.Epoch, Count: m.Count, Digest: b.digest}
+	if len(m.Digest) == 0 {
+		s.theirs.Count = b.count
+	} else {
+		s.theirs.Digest = [32]byte(m.Digest)
+	}
 	if s.theirs == s.mine {
 		return blame("vector", ErrVerdict)
 	}
 	s.res.Past = m.Past
 	s.nextPass()
-	return s.startVector(s.eager.base, s.eager.mine, changes{m.Changes, m.Fresh})
+	return s.startVector(b, s.eager.mine, changes{m.Changes, m.Fresh})
 }
