@@ -115,10 +115,13 @@ func TestK14RemovalCrash(t *testing.T) {
 			s.write("b", "later")
 		},
 		again: func(s *stage) {
-			err := s.nodes["a"].RemoveMember(s.t.Context(), s.id, s.nodes["c"].self.did)
-			if err != nil && !errors.Is(err, space.ErrMemberNotFound) {
-				s.t.Fatal(err)
-			}
+			soon(s.t, "the removal", func() error { // a repaired store waits for a word of the others
+				err := s.nodes["a"].RemoveMember(s.t.Context(), s.id, s.nodes["c"].self.did)
+				if errors.Is(err, space.ErrMemberNotFound) {
+					err = nil
+				}
+				return err
+			})
 		},
 		end: func(s *stage) {
 			soon(s.t, "b adopts the epoch", s.adopted("b", 2))
@@ -161,11 +164,12 @@ func TestK14RotationCrash(t *testing.T) {
 			s.write("b", "later")
 		},
 		again: func(s *stage) {
-			if s.actor("a").control().Epoch == 1 {
-				if _, err := s.nodes["a"].Rotate(s.t.Context(), s.id); err != nil {
-					s.t.Fatal(err)
+			soon(s.t, "the rotation", func() (err error) {
+				if s.actor("a").control().Epoch == 1 {
+					_, err = s.nodes["a"].Rotate(s.t.Context(), s.id)
 				}
-			}
+				return err
+			})
 		},
 		end: func(s *stage) {
 			for _, name := range []string{"b", "c"} {
@@ -217,9 +221,10 @@ func TestK14RevocationCrash(t *testing.T) {
 			s.write("b", "later")
 		},
 		again: func(s *stage) {
-			if _, err := s.nodes["a"].RevokeDevice(s.t.Context(), fmt.Sprintf("%x", phone)); err != nil {
-				s.t.Fatal(err)
-			}
+			soon(s.t, "the revocation", func() error {
+				_, err := s.nodes["a"].RevokeDevice(s.t.Context(), fmt.Sprintf("%x", phone))
+				return err
+			})
 		},
 		end: func(s *stage) {
 			for _, name := range []string{"a", "b"} {
