@@ -72,6 +72,7 @@ type outlet interface {
 	directory
 	keeper
 	family
+	prover
 	// mend takes up writing again after the disk failed, or tells why not.
 	mend() error
 }

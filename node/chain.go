@@ -200,6 +200,8 @@ func (c *change) follow(s, next *control.State, e *control.Entry) {
 	if rot != nil {
 		c.adopt(next, rot)
 	}
+	_, checkpoint := e.Body().(control.Checkpoint)
+	c.finals = c.finals || checkpoint || rot != nil
 	c.recount(next, e.Body(), rot)
 	c.takeIssuer(e.Body())
 }

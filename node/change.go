@@ -27,6 +27,8 @@ type change struct {
 	ctl     *control.State // the control state after, if it moves
 	adopted []*epoch       // whose keys came with the control entries
 	recut   []space.DID    // authors of whom more is materialised than counts now
+	lost    space.DID      // whose chain is cut back
+	finals  bool           // a control entry made more of the chains final
 	behind  bool           // a control entry came that does not fit yet
 	merged  bool           // an older batch of a sibling device went into the own repo
 	applied map[*chain]position

@@ -135,6 +135,11 @@ func (a *actor) rebuild(author space.DID) error {
 			ch.reader = nil
 		}
 	}
+	if author == a.self.did {
+		if err := a.applyHeld(c); err != nil {
+			return err
+		}
+	}
 	for _, b := range again {
 		if err := a.holdBatch(c, b); err != nil {
 			return err

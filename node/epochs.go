@@ -267,7 +267,7 @@ func (a *actor) hold(e *epoch) {
 		e.topic = have.topic
 	} else {
 		e.topic = envelope.NewTopic(e.id)
-		e.topic.SetIDs(ids{a.store, e.id})
+		a.watch(e.topic)
 	}
 	for id, other := range a.epochs {
 		if other.n == e.n && id != e.id {

@@ -24,7 +24,8 @@ type runIn struct {
 	from  peer.ID
 	cert  *envelope.Certificate
 	run   []envelope.Envelope
-	reply chan ingested // buffered; nil: nobody waits
+	fork  *envelope.Fork // set: a proof in the place of a run
+	reply chan ingested  // buffered; nil: nobody waits
 }
 
 type ingested struct {
@@ -61,10 +62,16 @@ func (a *actor) ingest(m *runIn) (accepted int, err error) {
 	if e == nil {
 		return 0, space.ErrSpaceNotFound
 	}
+	if m.fork != nil {
+		return 0, a.prove(e, m)
+	}
 	if err := a.checkFinal(m.run); err != nil {
 		return 0, err
 	}
 	adv, err := e.topic.Check(m.cert, m.run)
+	if errors.Is(err, envelope.ErrFork) {
+		return 0, errors.Join(err, a.leaves(e, adv, m))
+	}
 	var gap envelope.ErrGap
 	if errors.As(err, &gap) {
 		a.sawAhead(m.run[len(m.run)-1])
@@ -84,6 +91,7 @@ func (a *actor) ingest(m *runIn) (accepted int, err error) {
 		return 0, err
 	}
 	a.settle(c)
+	a.leftover(c)
 	return len(adv.New), nil
 }
 
@@ -128,6 +136,9 @@ func (a *actor) settle(c *change) {
 	}
 	if c.ctl == nil {
 		return
+	}
+	if c.finals {
+		a.resolveForks()
 	}
 	a.rebuildOwed()
 	a.retry()

@@ -161,7 +161,7 @@ func (a *actor) loadTopic(id envelope.TopicID) (*envelope.Topic, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.SetIDs(ids{a.store, id})
+	a.watch(t)
 	return t, nil
 }
 
@@ -179,6 +179,9 @@ func (a *actor) loadChains() error {
 				return fmt.Errorf("read positions: %w", err)
 			}
 			ch := a.chains[row.Chain]
+			if ch == nil && row.Seq == 0 {
+				continue // nothing stands of it any more
+			}
 			if ch == nil {
 				return fmt.Errorf("position of an unknown chain: %w", space.ErrMalformed)
 			}

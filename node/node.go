@@ -62,7 +62,8 @@ type Node struct {
 	approvals approvals
 	audits    chan struct{} // wakes the wrap auditor
 
-	kin kin // the spaces that are members of each other
+	kin   kin    // the spaces that are members of each other
+	forks trades // chains that forked
 
 	naming sync.Mutex // held while a space gets its address and name
 }
@@ -150,6 +151,7 @@ func New(cfg Config) (_ *Node, err error) {
 func (n *Node) serve() {
 	n.host.SetStreamHandler(joinProtocol, n.serveJoin)
 	n.host.SetStreamHandler(objectProtocol, n.serveObject)
+	n.host.SetStreamHandler(forkProtocol, n.serveFork)
 	n.host.SetStreamHandler(proposeProtocol, n.servePropose)
 	n.host.SetStreamHandler(delegateProtocol, n.serveDelegate)
 	if !n.cfg.NoReconcile {
@@ -207,6 +209,7 @@ func (n *Node) Close() error {
 		n.host.RemoveStreamHandler(syncProtocol)
 		n.host.RemoveStreamHandler(joinProtocol)
 		n.host.RemoveStreamHandler(objectProtocol)
+		n.host.RemoveStreamHandler(forkProtocol)
 		n.host.RemoveStreamHandler(proposeProtocol)
 		n.host.RemoveStreamHandler(delegateProtocol)
 		n.host.RemoveStreamHandler(identityProtocol)
@@ -432,7 +435,7 @@ func (n *Node) deafen(r *running) {
 // hint: when the inbox is full it is dropped and reconciliation brings it.
 func (n *Node) gossiped(a *actor) func(peer.ID, envelope.Frame) {
 	return func(from peer.ID, f envelope.Frame) {
-		if !a.offer(&runIn{topic: f.Topic(), from: from, cert: f.Cert, run: f.Run}) {
+		if !a.offer(&runIn{topic: f.Topic(), from: from, cert: f.Cert, run: f.Run, fork: f.Fork}) {
 			n.stats.Dropped.Add(1)
 			n.reconcile(a.sid, from)
 		}

@@ -163,6 +163,7 @@ func (n *Node) session(ctx context.Context, a *actor, ep *epoch, s network.Strea
 	if a.synced(s.Conn().RemotePeer(), ep, res) {
 		a.offer(confirmation{})
 	}
+	n.tradeForks(a, ep, res, s.Conn().RemotePeer())
 	switch {
 	case res.Equal:
 		if a.inDoubt() {

@@ -281,6 +281,7 @@ func (a *actor) commitOwn(c *change) error {
 		return err
 	}
 	a.afterOwn(c)
+	a.leftover(c)
 	return nil
 }
 
