@@ -283,7 +283,7 @@ func (a *actor) checkpoint(e *epoch) amendment {
 // checkpointed is what the sequencer remembers of its last checkpoint.
 type checkpointed struct {
 	_     struct{} `cbor:",toarray"`
-	At    int64 // Unix milliseconds
+	At    int64    // Unix milliseconds
 	Epoch uint64
 	Count uint64
 }

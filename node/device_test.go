@@ -349,7 +349,6 @@ func found(t *testing.T, dir, words, addr, home string) (node.Recovered, error) 
 	}
 	home = filepath.Join(dir, home)
 	if home == filepath.Join(dir, "try") {
-		home = t.TempDir()
 		_, list, err := node.AskIdentity(t.Context(), addr, seed.Commitment(), nil, nil)
 		if err == nil && len(list) == 0 {
 			err = errors.New("no list yet")

@@ -328,8 +328,18 @@ func (a *actor) lacksKeys() bool {
 	if a.now == nil || a.now.n < a.ctl.Epoch {
 		return true
 	}
-	_, err := a.now.keys.Group()
-	return level >= space.LevelRead && err != nil
+	if level < space.LevelRead {
+		return false
+	}
+	// Raised from reading itself: the keys it has now, and those of the epochs
+	// in which it was raised already, are its due.
+	for _, e := range a.epochs {
+		due := e == a.now || a.ctl.LevelIn(a.self.c, e.n) >= space.LevelRead
+		if _, err := e.keys.Group(); due && err != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // lacksCredential: a member that may write without a certificate that lasts.

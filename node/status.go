@@ -138,7 +138,7 @@ func (a *actor) trouble() string {
 	case a.proof != nil:
 		return space.ErrFrozen.Error()
 	case refused > 0:
-		return fmt.Sprintf("%d of your entries were not known to anybody when you were removed: they do not count", refused)
+		return fmt.Sprintf("%d of your entries were not known to anybody when your right to write ended: they do not count", refused)
 	case a.lacksKeys():
 		return fmt.Sprintf("waiting for the keys of epoch %d", a.ctl.Epoch)
 	case len(a.held.rows) > 0:

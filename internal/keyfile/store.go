@@ -19,6 +19,9 @@ import (
 // ErrLocked: the keys need a passphrase and got none, or a wrong one.
 var ErrLocked = errors.New("the keys are locked")
 
+// ErrNewer: the file was written by a newer version.
+var ErrNewer = errors.New("written by a newer version")
+
 // ErrDamaged: no generation of a file can be read.
 var ErrDamaged = errors.New("the key file is damaged")
 
@@ -33,7 +36,15 @@ const MaxFile = 16 << 20
 
 // header begins the plaintext of every sealed file; the name and a line end
 // follow. It is the format's version.
-const header = "kith key file 1: "
+const header = headerStart + formatVersion + ": "
+
+const (
+	headerStart   = "kith key file "
+	formatVersion = "1"
+)
+
+// clip keeps an error short, whatever a file holds.
+func clip(b []byte) []byte { return b[:min(len(b), 16)] }
 
 // Unlock is what opens the keys, or what they are made with.
 type Unlock struct {
@@ -258,6 +269,10 @@ func (s *Store) Read(name string) ([]byte, error) {
 	if err == nil {
 		return b, nil
 	}
+	if errors.Is(err, ErrNewer) {
+		// The generation before it is older than what a newer version wrote.
+		return nil, fmt.Errorf("read key file %s: %w", name, err)
+	}
 	b, err1 := s.readGeneration(name, name+previous)
 	switch {
 	case err1 == nil:
@@ -281,7 +296,11 @@ func (s *Store) readGeneration(name, file string) ([]byte, error) {
 	}
 	content, ok := bytes.CutPrefix(plain, []byte(header+name+"\n"))
 	if !ok {
-		return nil, errors.New("it holds another file, or a newer format")
+		if version, _, found := bytes.Cut(bytes.TrimPrefix(plain, []byte(headerStart)), []byte(": ")); found && bytes.HasPrefix(plain, []byte(headerStart)) &&
+			len(version) > 0 && string(version) != formatVersion {
+			return nil, fmt.Errorf("%w: format %q, this version reads format %s; upgrade kith, nothing was changed", ErrNewer, clip(version), formatVersion)
+		}
+		return nil, errors.New("it holds another file")
 	}
 	return content, nil
 }

@@ -548,7 +548,7 @@ func grow(t *rapid.T, base [][]byte, keys []Key) [][]byte {
 	for range rapid.IntRange(1, 3).Draw(t, "entries") {
 		by := rapid.SampledFrom(keys).Draw(t, "by")
 		var raw []byte
-		next := s
+		var next State
 		if rapid.Bool().Draw(t, "revoke") {
 			dev := rapid.SampledFrom(slices.SortedFunc(maps.Keys(s.Devices), func(a, b DeviceID) int { return slices.Compare(a[:], b[:]) })).Draw(t, "device")
 			puk, uerr := UnwrapPUK(testSeed(0x11), s)

@@ -122,8 +122,8 @@ func (w *world) derived(key []byte, steps int, out map[[32]byte]bool) {
 	if steps == 0 {
 		return
 	}
-	ctxs := [][]byte{nil}
 	for _, l := range kdfLabels {
+		var ctxs [][]byte
 		switch l {
 		case space.LabelAuthor:
 			a, b := person(alice), person(bob)
