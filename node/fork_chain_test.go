@@ -1,0 +1,380 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/seal"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// batchOf is a batch that puts one record.
+func batchOf(t *testing.T, rev space.TID, key string) []byte {
+	t.Helper()
+	w := forkWrites(key)[0]
+	body, err := space.Batch{Rev: rev, Ops: []space.Op{{Path: w.Path, Value: w.Value}}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// thief has the chain key of a node as it stands.
+func thief(t *testing.T, a *actor) *seal.Writer {
+	t.Helper()
+	w := inside(t, a, func() seal.Writer { return *a.writer })
+	return &w
+}
+
+// branch is n envelopes by a writer, each putting one record.
+func branch(t *testing.T, a *actor, w *seal.Writer, name string, n int) (run []envelope.Envelope) {
+	t.Helper()
+	rev := inside(t, a, func() space.TID { return a.repos[a.self.did].Rev() })
+	for i := range n {
+		envs, err := w.Seal(rand.Reader, envelope.Entry, batchOf(t, rev+1+space.TID(i), fmt.Sprint(name, i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		run = append(run, envs...)
+	}
+	return run
+}
+
+// show hands a run to a node as a peer would.
+func show(t *testing.T, a *actor, from peer.ID, run []envelope.Envelope) error {
+	t.Helper()
+	_, err := a.deliver(t.Context(), &runIn{topic: run[0].Topic(), from: from, run: run})
+	return err
+}
+
+// club is a space of the first node of which all are members.
+func club(t *testing.T, nodes ...*Node) space.ID {
+	t.Helper()
+	info, err := nodes[0].CreateSpace(t.Context(), xrpc.NewSpace{Type: "com.example.forum", Name: "club", Policy: space.DefaultPolicy()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes[1:] {
+		enter(t, nodes[0], n, info.ID)
+	}
+	return info.ID
+}
+
+func enter(t *testing.T, at, n *Node, id space.ID) {
+	t.Helper()
+	inv, err := at.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelWrite, MaxUses: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Join(t.Context(), inv.Link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sameSet is nil once all nodes hold the same of every epoch, and the same
+// records.
+func sameSet(id space.ID, nodes ...*Node) error {
+	for i, n := range nodes[1:] {
+		for _, e := range nodes[0].anyByID(id).descending() {
+			other := n.anyByID(id).epoch(e.id)
+			if other == nil {
+				continue
+			}
+			x, y := setOf(nodes[0].anyByID(id), e), setOf(n.anyByID(id), other)
+			if x != y {
+				return fmt.Errorf("node %d holds %s of epoch %d, node 0 %s", i+1, y, e.n, x)
+			}
+		}
+		if err := alike(nodes[0], n, id)(); err != nil {
+			return fmt.Errorf("node %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+func setOf(a *actor, e *epoch) string {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	digest := e.topic.Digest()
+	return fmt.Sprintf("%d (%x)", e.topic.Count(), digest[:4])
+}
+
+// forkedAt is nil if a node knows that a chain forked at seq, has its proof, and
+// holds what stands below.
+func forkedAt(n *Node, id space.ID, chain envelope.ChainID, seq uint64) error {
+	a := n.anyByID(id)
+	e := a.current()
+	a.mu.RLock()
+	at, ok := e.topic.Fork(chain)
+	head, _ := e.topic.Chain(chain)
+	a.mu.RUnlock()
+	if !ok || at != seq || head.Length != seq {
+		return fmt.Errorf("forked %v at %d, %d envelopes stand; want %d", ok, at, head.Length, seq)
+	}
+	raw, _, err := a.store.Fork(e.id, chain)
+	if err != nil {
+		return err
+	}
+	f, err := envelope.ParseFork(raw)
+	if err != nil {
+		return err
+	}
+	if f.Seq() != seq {
+		return fmt.Errorf("a proof at %d", f.Seq())
+	}
+	return f.Verify(e.id)
+}
+
+func hasRecord(n *Node, id space.ID, key string, want bool) error {
+	_, err := n.Record(context.Background(), id, "", space.Path{Collection: "com.example.forum.post", Key: space.RecordKey(key)})
+	if want && err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if !want && !errors.Is(err, space.ErrRecordNotFound) {
+		return fmt.Errorf("%s is still there: %v", key, err)
+	}
+	return nil
+}
+
+// eachNode is nil once the check is, on every node.
+func eachNode(nodes []*Node, check func(*Node) error) func() error {
+	return func() error {
+		for i, n := range nodes {
+			if err := check(n); err != nil {
+				return fmt.Errorf("node %d: %w", i, err)
+			}
+		}
+		return nil
+	}
+}
+
+// TestG7WriterForks: one seq, two contents, shown to two halves of a space. All
+// end with the proof, with what stands below, and with equal digests; what the
+// writer lost it writes again in a new chain.
+func TestG7WriterForks(t *testing.T) {
+	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t), forkNode(t)}
+	id := club(t, nodes...)
+	w := nodes[1]
+	a := w.anyByID(id)
+	forkPut(t, w, id, "before")
+	soon(t, "all hold the chain", func() error { return sameSet(id, nodes...) })
+	twin := thief(t, a)
+	head, _ := twin.Head()
+	other := branch(t, a, twin, "stolen", 2)
+	began := time.Now()
+	// One half hears of the other branch first.
+	for _, n := range nodes[2:] {
+		if err := show(t, n.anyByID(id), w.host.ID(), other); err != nil && !errors.Is(err, envelope.ErrFork) {
+			t.Fatal(err)
+		}
+	}
+	forkPut(t, w, id, "after")
+	soon(t, "the proof is everywhere", eachNode(nodes, func(n *Node) error { return forkedAt(n, id, other[0].Chain(), head.Seq+1) }))
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the proof took %v", took)
+	}
+	soon(t, "what the writer lost is there again, the stolen branch is not", eachNode(nodes, func(n *Node) error {
+		return errors.Join(hasRecord(n, id, "before", true), hasRecord(n, id, "after", true),
+			hasRecord(n, id, "stolen0", false), hasRecord(n, id, "stolen1", false))
+	}))
+	soon(t, "all equal", func() error { return sameSet(id, nodes...) })
+
+	// A newcomer comes to the same, and so does who starts again.
+	late := forkNode(t)
+	enter(t, nodes[0], late, id)
+	home := nodes[3].cfg.Home
+	if err := nodes[3].Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := New(Config{Home: home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { again.Close() })
+	if err := forkedAt(again, id, other[0].Chain(), head.Seq+1); err != nil {
+		t.Error("after a restart:", err)
+	}
+	nodes[3] = again
+	nodes = append(nodes, late)
+	soon(t, "all equal again", func() error { return sameSet(id, nodes...) })
+	for _, n := range nodes {
+		if found, err := n.anyByID(id).store.Audit(t.Context(), true); err != nil || !found.OK() {
+			t.Errorf("audit: %+v, %v", found, err)
+		}
+	}
+}
+
+// TestG8TwoSignatures: two envelopes that differ in their signature alone are a
+// fork, and one that nothing covers is none.
+func TestG8TwoSignatures(t *testing.T) {
+	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t)}
+	id := club(t, nodes...)
+	w := nodes[1]
+	a := w.anyByID(id)
+	forkPut(t, w, id, "before")
+	soon(t, "all hold the chain", func() error { return sameSet(id, nodes...) })
+
+	// A chain of the member's whose key is known here.
+	seed := [32]byte{1, 2, 3}
+	key := ed25519.NewKeyFromSeed(seed[:])
+	sign := func(m []byte) []byte { return ed25519.Sign(key, m) }
+	wr, err := seal.NewWriter(io.MultiReader(bytes.NewReader(seed[:]), rand.Reader), *a.now.cred, a.now.id, a.now.keys, a.self.c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wr.Chain() != envelope.ChainID(key.Public().(ed25519.PublicKey)) {
+		t.Fatal("a chain of another key")
+	}
+	hello, cert, err := wr.Hello(rand.Reader, seal.Hello{Device: a.self.device.ID(), PUKGen: a.self.ownPUK().Gen(), Ctl: a.control().Head})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := append(hello, branch(t, a, wr, "one", 1)...)
+	run = append(run, branch(t, a, wr, "two", 1)...)
+	at := len(run) - 1
+	for _, n := range nodes {
+		if _, err := n.anyByID(id).deliver(t.Context(), &runIn{topic: wr.Topic(), cert: &cert, run: run}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw := bytes.Clone(run[at].Bytes())
+	raw[len(raw)-40] ^= 1
+	resigned, err := envelope.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bb := nodes[2].anyByID(id)
+	if err := show(t, bb, "", []envelope.Envelope{resigned}); !errors.Is(err, space.ErrForged) {
+		t.Fatalf("an envelope that nothing covers: %v", err)
+	}
+	// What is signed behind it makes it authentic.
+	raw, err = envelope.Build(envelope.Header{
+		Type: envelope.Entry, Topic: wr.Topic(), Chain: wr.Chain(), Seq: uint64(at) + 1, Prev: resigned.ID(),
+	}, [24]byte{}, resigned.Ciphertext(), sign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind, err := envelope.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := show(t, bb, "", []envelope.Envelope{resigned, behind}); !errors.Is(err, envelope.ErrFork) {
+		t.Fatalf("two signatures on one content: %v", err)
+	}
+	soon(t, "the same everywhere", eachNode(nodes, func(n *Node) error {
+		return errors.Join(forkedAt(n, id, wr.Chain(), uint64(at)), hasRecord(n, id, "before", true), hasRecord(n, id, "one0", true))
+	}))
+	soon(t, "all equal", func() error { return sameSet(id, nodes...) })
+}
+
+// TestS16LongBranches: one node has a chain far beyond the place where the
+// other's parted from it, and neither has a proof.
+func TestS16LongBranches(t *testing.T) {
+	for name, lengths := range map[string][2]int{"longer": {50, 31}, "as long": {40, 40}, "shorter": {9, 60}} {
+		t.Run(name, func(t *testing.T) {
+			a, b := forkNode(t), forkNode(t)
+			id := club(t, a, b)
+			aa, bb := a.anyByID(id), b.anyByID(id)
+			forkPut(t, a, id, "before")
+			soon(t, "both hold the chain", func() error { return sameSet(id, a, b) })
+			twin := thief(t, aa)
+			head, _ := twin.Head()
+			other := branch(t, aa, twin, "stolen", lengths[1])
+			sever(t, a, b)
+			if err := show(t, bb, "", other); err != nil {
+				t.Fatal(err)
+			}
+			for i := range lengths[0] {
+				forkPut(t, a, id, fmt.Sprint("own", i))
+			}
+			meetAgain(t, a, b)
+			soon(t, "both end below the fork", eachNode([]*Node{a, b}, func(n *Node) error {
+				return errors.Join(forkedAt(n, id, twin.Chain(), head.Seq+1), hasRecord(n, id, "stolen0", false))
+			}))
+			soon(t, "all that was acknowledged is there again", eachNode([]*Node{a, b}, func(n *Node) error {
+				for i := range lengths[0] {
+					if err := hasRecord(n, id, fmt.Sprint("own", i), true); err != nil {
+						return err
+					}
+				}
+				return nil
+			}))
+			soon(t, "both equal", func() error { return sameSet(id, a, b) })
+		})
+	}
+}
+
+// sever ends the connections of two nodes and keeps them apart.
+func sever(t *testing.T, a, b *Node) {
+	t.Helper()
+	for _, x := range [][2]*Node{{a, b}, {b, a}} {
+		x[0].book.forget(x[0].spaceIDs()[0], func(peer.ID) {})
+		x[0].host.Peerstore().ClearAddrs(x[1].host.ID())
+	}
+	for _, x := range [][2]*Node{{a, b}, {b, a}} {
+		if err := x[0].host.Network().ClosePeer(x[1].host.ID()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// meetAgain connects them.
+func meetAgain(t *testing.T, a, b *Node) {
+	t.Helper()
+	sid := a.spaceIDs()[0]
+	there := peer.AddrInfo{ID: b.host.ID(), Addrs: b.host.Addrs()}
+	a.book.learn(sid, there)
+	b.book.learn(sid, peer.AddrInfo{ID: a.host.ID(), Addrs: a.host.Addrs()})
+	soon(t, "connected", func() error { return a.host.Connect(t.Context(), there) })
+	a.reconcile(sid, b.host.ID())
+}
+
+// TestC25CheckpointedBranchStays: whoever stole a live chain's key and forks the
+// chain at its beginning erases nothing that a checkpoint made final.
+func TestC25CheckpointedBranchStays(t *testing.T) {
+	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t)}
+	id := club(t, nodes...)
+	w := nodes[1]
+	a := w.anyByID(id)
+	forkPut(t, w, id, "first")
+	soon(t, "all hold the first", func() error { return sameSet(id, nodes...) })
+	twin := thief(t, a)
+	for i := range 5 {
+		forkPut(t, w, id, fmt.Sprint("own", i))
+	}
+	soon(t, "all hold the chain", func() error { return sameSet(id, nodes...) })
+	seq := nodes[0].anyByID(id)
+	if _, err := nodes[0].amend(t.Context(), seq, seq.checkpoint(seq.current())); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "all at one head", func() error { return sameHead(id, nodes...) })
+	other := branch(t, a, twin, "stolen", 3)
+	for _, n := range nodes {
+		if err := show(t, n.anyByID(id), "", other); err == nil {
+			t.Fatal("the other branch of a chain that is final was taken")
+		}
+		if _, ok := n.anyByID(id).current().topic.Fork(twin.Chain()); ok {
+			t.Fatal("a chain is marked below what is final")
+		}
+	}
+	forkPut(t, w, id, "after")
+	soon(t, "nothing is erased", eachNode(nodes, func(n *Node) error {
+		var errs []error
+		for _, key := range []string{"first", "own0", "own4", "after"} {
+			errs = append(errs, hasRecord(n, id, key, true))
+		}
+		return errors.Join(append(errs, hasRecord(n, id, "stolen0", false))...)
+	}))
+	soon(t, "all equal", func() error { return sameSet(id, nodes...) })
+}
