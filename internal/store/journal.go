@@ -163,14 +163,17 @@ func logEnd(f io.ReaderAt, size int64) (int64, error) {
 
 func onlyZeros(r *bufio.Reader) (bool, error) {
 	for {
-		b, err := r.Peek(1)
+		_, err := r.Peek(1)
 		if errors.Is(err, io.EOF) {
 			return true, nil
 		}
 		if err != nil {
 			return false, err
 		}
-		b, _ = r.Peek(r.Buffered())
+		b, err := r.Peek(r.Buffered())
+		if err != nil {
+			return false, err
+		}
 		for _, c := range b {
 			if c != 0 {
 				return false, nil
