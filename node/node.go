@@ -43,6 +43,7 @@ type Node struct {
 	people   *people
 	book     *peerBook
 	sched    *scheduler
+	talks    talks
 	redial   *redialer
 	mender   *mender
 	stats    stats

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -28,7 +30,8 @@ const syncProtocol protocol.ID = "/kith/sync/1"
 // move. Whoever saw it tries again: the scheduler takes it for a failure.
 var errUnequal = errors.New("digests still differ")
 
-// reconcileWith leads one session about a space with one peer.
+// reconcileWith leads a round about a space with one peer; and one for each
+// epoch that is over, where these are not known to be equal.
 func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 	a := n.bySpace(e.space)
 	if a == nil || !a.takesPart() || n.host.Network().Connectedness(e.peer) != network.Connected {
@@ -41,34 +44,23 @@ func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 		if i > 0 && a.settled(e.peer, ep) {
 			continue
 		}
-		err := n.lead(ctx, a, ep, e.peer)
-		if err == nil {
-			continue
+		res, err := n.lead(ctx, a, ep, e.peer, i > 0)
+		if err == nil && !res.Equal && len(res.Forks) == 0 && res.Stalled {
+			err = errUnequal
 		}
-		n.log.Debug("sync failed", "peer", e.peer, "space", fingerprint(e.space), "epoch", ep.n, "err", err)
-		if i == 0 {
-			failed = err
-		} else if failed == nil {
-			a.unshare(e.peer, ep) // a newcomer need not hold what was before it
+		if err != nil {
+			n.log.Debug("sync failed", "peer", e.peer, "space", fingerprint(e.space), "epoch", ep.n, "err", err)
+			if i == 0 {
+				failed = err
+			} else if failed == nil {
+				a.unshare(e.peer, ep) // a newcomer need not hold what was before it
+			}
+		}
+		if i == 0 && err == nil && (res.Past == reconcile.PastEqual || res.Past == reconcile.PastNone) {
+			break
 		}
 	}
 	return failed
-}
-
-// lead leads one session about one epoch.
-func (n *Node) lead(ctx context.Context, a *actor, ep *epoch, with peer.ID) error {
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "sync"), with, syncProtocol)
-	if err != nil {
-		return fmt.Errorf("sync with %s: %w", with, err)
-	}
-	defer s.Close()
-	cfg := n.sessionConfig(ctx, a, ep, with)
-	cfg.Role, cfg.Topic = reconcile.Initiator, ep.id
-	if err := n.session(ctx, a, ep, s, cfg); err != nil {
-		s.Reset()
-		return err
-	}
-	return nil
 }
 
 // settledFor is how long equal digests of an epoch that is over are taken for
@@ -101,80 +93,45 @@ func (a *actor) equalNow(s xrpc.SyncPeer, e *epoch) bool {
 	return s.Count == e.topic.Count() && s.Digest == fmt.Sprintf("%x", e.topic.Digest())
 }
 
-// serveSync answers a session that a peer leads.
-func (n *Node) serveSync(s network.Stream) {
-	ctx, cancel := context.WithTimeout(n.ctx, syncDeadline)
-	defer cancel()
-	defer s.Close()
-	from := s.Conn().RemotePeer()
-	if err := s.SetDeadline(time.Now().Add(syncDeadline)); err != nil {
-		s.Reset()
-		return
-	}
-	open, err := reconcile.ReadOpening(s)
-	if err != nil {
-		s.Reset()
-		return
-	}
-	a, ep := n.byTopic(open.Topic)
-	cfg := n.sessionConfig(ctx, a, ep, from)
-	cfg.Role, cfg.Opening = reconcile.Responder, open
-	if err := n.session(ctx, a, ep, s, cfg); err != nil {
-		s.Reset()
-		n.log.Debug("sync refused or broken", "peer", from, "err", err)
-	}
-}
-
 // sessionConfig is what both roles share. Without an actor the peer is
 // answered like one that knows no key.
 func (n *Node) sessionConfig(ctx context.Context, a *actor, ep *epoch, with peer.ID) reconcile.Config {
 	cfg := reconcile.Config{LocalPeer: []byte(n.host.ID()), RemotePeer: []byte(with)}
 	rand.Read(cfg.Nonce[:])
 	if a != nil {
-		r := &replica{ctx: ctx, a: a, e: ep, with: with}
+		r := &replica{ctx: ctx, a: a, e: ep, with: with, here: n.hasTopic}
 		cfg.Keys, cfg.Replica, cfg.Sink, cfg.Control = reconcile.NewFetchKey(ep.keys.Fetch()), r, r, r
+		cfg.Earlier, cfg.Memory = r, n.talks.memory(ep.id, n.hasTopic)
 	}
 	return cfg
 }
 
-// session runs one session to its end and tells the actor what it showed.
-func (n *Node) session(ctx context.Context, a *actor, ep *epoch, s network.Stream, cfg reconcile.Config) error {
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := s.SetDeadline(deadline); err != nil {
-			return err
-		}
-	}
-	ses, err := reconcile.New(cfg)
-	if err != nil {
-		return err
-	}
-	res, err := reconcile.Run(ctx, s, ses)
-	if a == nil {
-		return err
-	}
-	n.stats.SyncBytes.Add(res.MetaBytes + res.PayloadBytes)
-	if err != nil {
-		n.stats.SyncFailed.Add(1)
-		return err
-	}
+func (n *Node) hasTopic(id envelope.TopicID) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.topics[id] != nil
+}
+
+// outcome tells the actor what a round showed.
+func (n *Node) outcome(a *actor, ep *epoch, with peer.ID, res reconcile.Result) {
+	n.stats.SyncBytes.Add(res.AuthBytes + res.MetaBytes + res.PayloadBytes)
 	n.stats.SyncDone.Add(1)
-	n.log.Debug("synced", "peer", s.Conn().RemotePeer(), "space", fingerprint(a.sid), "epoch", ep.n, "equal", res.Equal,
+	n.log.Debug("synced", "peer", with, "space", fingerprint(a.sid), "epoch", ep.n, "equal", res.Equal, "led", res.Led,
 		"ctl", fmt.Sprintf("%d.%d", res.Ctl.Term, res.Ctl.Seq), "peerCtl", fmt.Sprintf("%d.%d", res.PeerCtl.Term, res.PeerCtl.Seq))
-	if a.synced(s.Conn().RemotePeer(), ep, res) {
+	if a.synced(with, ep, res) {
 		a.offer(confirmation{})
 	}
-	n.tradeForks(a, ep, res, s.Conn().RemotePeer())
 	switch {
 	case res.Equal:
 		if a.inDoubt() {
 			a.offer(trust{})
 		}
-		return nil
-	case res.Stalled:
-		return errUnequal
+	case len(res.Forks) > 0:
+		n.tradeForks(a, ep, res, with)
+	case res.Stalled: // reconcileWith makes an error of it, and the scheduler a retry
+	default:
+		n.reconcile(a.sid, with) // writes landed meanwhile: once more
 	}
-	n.reconcile(a.sid, s.Conn().RemotePeer()) // writes landed meanwhile: once more
-	return nil
 }
 
 // synced notes the outcome of a session. "In sync" is only ever said of equal
@@ -212,9 +169,12 @@ type replica struct {
 	a    *actor
 	e    *epoch
 	with peer.ID
+	past []epochSet // what Since last told of
+	here func(envelope.TopicID) bool
 }
 
 var (
+	_ reconcile.Earlier    = (*replica)(nil)
 	_ reconcile.Replica    = (*replica)(nil)
 	_ reconcile.Sink       = (*replica)(nil)
 	_ reconcile.ControlLog = (*replica)(nil)
@@ -230,11 +190,60 @@ func (r *replica) topic() *envelope.Topic {
 }
 
 func (r *replica) Summary() (reconcile.Summary, error) {
+	if !r.here(r.e.id) {
+		return reconcile.Summary{}, space.ErrSpaceNotFound // forgotten while a stream was open
+	}
 	r.a.mu.RLock()
 	defer r.a.mu.RUnlock()
 	return reconcile.Summary{
 		Topic: r.e.id, Ctl: r.a.stated(r.e), Epoch: r.e.n, Count: r.topic().Count(), Digest: r.topic().Digest(),
 	}, nil
+}
+
+// epochSet is the set of an epoch at a moment.
+type epochSet struct {
+	n, count uint64
+	digest   [32]byte
+}
+
+// Since tells of the epochs before the session's, as far back as they are held
+// without a gap.
+func (r *replica) Since(from uint64) (first uint64, digest [32]byte, err error) {
+	r.past = nil
+	want := r.e.n - 1
+	all := r.a.descending()
+	r.a.mu.RLock()
+	for _, e := range all {
+		if e.n == want && e.n >= max(from, 1) {
+			r.past = append(r.past, epochSet{e.n, e.topic.Count(), e.topic.Digest()})
+			want--
+		}
+	}
+	r.a.mu.RUnlock()
+	h := sha256.New()
+	for _, e := range slices.Backward(r.past) {
+		first = cmp.Or(first, e.n)
+		var b [16]byte
+		binary.BigEndian.PutUint64(b[:], e.n)
+		binary.BigEndian.PutUint64(b[8:], e.count)
+		h.Write(b[:])
+		h.Write(e.digest[:])
+	}
+	return first, [32]byte(h.Sum(nil)), nil
+}
+
+// sharedPast notes epochs that a peer has shown to be equal with ours.
+func (a *actor) sharedPast(with peer.ID, past []epochSet) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.syncs[with] == nil {
+		a.syncs[with] = map[uint64]xrpc.SyncPeer{}
+	}
+	for _, e := range past {
+		a.syncs[with][e.n] = xrpc.SyncPeer{
+			PeerID: with.String(), At: time.Now().UnixMilli(), Count: e.count, Digest: fmt.Sprintf("%x", e.digest),
+		}
+	}
 }
 
 func (r *replica) Chains() iter.Seq2[envelope.Chain, error] {

@@ -1,0 +1,237 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/sync/reconcile"
+)
+
+const (
+	keptStreams = 512             // sync streams that stay open between rounds
+	streamIdle  = 5 * time.Minute // without a round they end
+)
+
+// talks is what lasts between two reconciliations with a peer: the
+// authenticated stream, on which either side may begin a round, and for each
+// topic the memory of what was agreed on. A leaf, safe for concurrent use.
+type talks struct {
+	mu   sync.Mutex // guards what follows
+	open map[talk]kept
+	past map[envelope.TopicID]*reconcile.Memory
+}
+
+// talk names a stream: one topic with one peer.
+type talk struct {
+	peer  peer.ID
+	topic envelope.TopicID
+}
+
+type kept struct {
+	*reconcile.Live
+	opener peer.ID
+}
+
+// of is the stream of a talk, nil if none is open.
+func (t *talks) of(k talk) *reconcile.Live {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[k].Live
+}
+
+// keep reports whether a stream is to stay open. Of two that were opened at
+// once both sides keep the one whose opener has the lower peer id.
+func (t *talks) keep(k talk, l *reconcile.Live, opener peer.ID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, ok := t.open[k]
+	switch {
+	case ok && old.Live == l:
+		return true
+	case ok && bytes.Compare([]byte(old.opener), []byte(opener)) <= 0, !ok && len(t.open) >= keptStreams:
+		return false
+	}
+	if t.open == nil {
+		t.open = map[talk]kept{}
+	}
+	t.open[k] = kept{l, opener}
+	return true
+}
+
+// ended forgets a stream.
+func (t *talks) ended(k talk, l *reconcile.Live) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open[k].Live == l {
+		delete(t.open, k)
+	}
+}
+
+// memory is what was agreed on in a topic. Of topics that are no longer here it
+// is forgotten.
+func (t *talks) memory(topic envelope.TopicID, here func(envelope.TopicID) bool) *reconcile.Memory {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := t.past[topic]
+	if m != nil {
+		return m
+	}
+	for old := range t.past {
+		if !here(old) {
+			delete(t.past, old)
+		}
+	}
+	if t.past == nil {
+		t.past = map[envelope.TopicID]*reconcile.Memory{}
+	}
+	m = new(reconcile.Memory)
+	t.past[topic] = m
+	return m
+}
+
+// conversation is one sync stream about one epoch of a space.
+type conversation struct {
+	n    *Node
+	a    *actor // nil: the topic is not known here
+	e    *epoch
+	with peer.ID
+	s    network.Stream
+	live *reconcile.Live
+	r    *replica
+	once bool // no further round is wanted
+}
+
+// converse makes a conversation of a stream.
+func (n *Node) converse(a *actor, e *epoch, s network.Stream, cfg reconcile.Config) (*conversation, error) {
+	c := &conversation{n: n, a: a, e: e, with: s.Conn().RemotePeer(), s: s}
+	c.r, _ = cfg.Replica.(*replica)
+	ses, err := reconcile.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c.live = reconcile.NewLive(s, ses, c.moved, c.told)
+	return c, nil
+}
+
+// run drives the conversation until its stream ends.
+func (c *conversation) run(ctx context.Context) error {
+	defer c.s.Close()
+	err := c.live.Run(ctx)
+	if c.a != nil {
+		c.n.talks.ended(c.talk(), c.live)
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	c.s.Reset()
+	return err
+}
+
+func (c *conversation) talk() talk { return talk{c.with, c.e.id} }
+
+// moved sets how long the stream may be silent.
+func (c *conversation) moved(busy bool) {
+	limit := streamIdle
+	if busy {
+		limit = syncDeadline
+	}
+	if err := c.s.SetDeadline(time.Now().Add(limit)); err != nil {
+		c.n.log.Debug("deadline of a sync stream", "peer", c.with, "err", err)
+	}
+}
+
+// told takes the outcome of a round and decides whether the stream stays.
+func (c *conversation) told(res reconcile.Result) {
+	if c.a == nil {
+		return
+	}
+	c.n.outcome(c.a, c.e, c.with, res)
+	if c.r != nil {
+		if res.Past == reconcile.PastEqual {
+			c.a.sharedPast(c.with, c.r.past)
+		}
+		c.r.past = nil
+	}
+	opener := c.n.host.ID()
+	if c.s.Stat().Direction == network.DirInbound {
+		opener = c.with
+	}
+	if c.once || !c.n.talks.keep(c.talk(), c.live, opener) {
+		if err := c.s.CloseWrite(); err != nil {
+			c.n.log.Debug("close a sync stream", "peer", c.with, "err", err)
+		}
+	}
+}
+
+// lead leads one round about one epoch, on the stream that is open or on a new
+// one, which stays open unless once.
+func (n *Node) lead(ctx context.Context, a *actor, ep *epoch, with peer.ID, once bool) (reconcile.Result, error) {
+	k := talk{with, ep.id}
+	if l := n.talks.of(k); l != nil {
+		res, err := l.Lead(ctx)
+		if err == nil || ctx.Err() != nil {
+			return res, err
+		}
+		n.talks.ended(k, l)
+	}
+	s, err := n.host.NewStream(network.WithNoDial(ctx, "sync"), with, syncProtocol)
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("sync with %s: %w", with, err)
+	}
+	cfg := n.sessionConfig(n.ctx, a, ep, with)
+	cfg.Role, cfg.Topic = reconcile.Initiator, ep.id
+	c, err := n.converse(a, ep, s, cfg)
+	if err != nil {
+		s.Reset()
+		return reconcile.Result{}, err
+	}
+	c.once = once
+	n.wg.Go(func() {
+		if err := c.run(n.ctx); err != nil {
+			n.log.Debug("sync stream ended", "peer", with, "space", fingerprint(a.sid), "epoch", ep.n, "err", err)
+		}
+	})
+	res, err := c.live.Lead(ctx)
+	if err != nil {
+		n.stats.SyncFailed.Add(1)
+		c.live.Close()
+	}
+	return res, err
+}
+
+// serveSync answers a peer that opens a stream.
+func (n *Node) serveSync(s network.Stream) {
+	from := s.Conn().RemotePeer()
+	if err := s.SetDeadline(time.Now().Add(syncDeadline)); err != nil {
+		s.Reset()
+		return
+	}
+	open, err := reconcile.ReadOpening(s)
+	if err != nil {
+		s.Reset()
+		return
+	}
+	a, ep := n.byTopic(open.Topic)
+	cfg := n.sessionConfig(n.ctx, a, ep, from)
+	cfg.Role, cfg.Opening = reconcile.Responder, open
+	c, err := n.converse(a, ep, s, cfg)
+	if err != nil {
+		s.Reset()
+		return
+	}
+	if err := c.run(n.ctx); err != nil {
+		if a != nil {
+			n.stats.SyncFailed.Add(1)
+		}
+		n.log.Debug("sync refused or broken", "peer", from, "err", err)
+	}
+}
