@@ -294,6 +294,21 @@ func TestProve(t *testing.T) {
 		s.standing(t, c.id, 5, 5)
 	}
 	s := newShelf(c.top)
+	for _, at := range []struct {
+		fork, lowest int
+		err          error
+	}{{7, 7, nil}, {5, 5, nil}, {6, 5, ErrDuplicate}} {
+		lower := c.fork(uint64(at.fork-1)).grow(t, 1, 'd')
+		adv, err := s.Prove(proofOf(t, c, c.run[at.fork:], lower.run[at.fork:]))
+		if !errors.Is(err, at.err) {
+			t.Fatal(at.fork, err)
+		}
+		if err := s.keep(adv); err != nil {
+			t.Fatal(err)
+		}
+		s.standing(t, c.id, 0, at.lowest)
+	}
+	s = newShelf(c.top)
 	other := iss.chain(t, 0x55, 0x45).grow(t, 9)
 	self := newIssuer(0x34).certify(t, key(0x55), c.id, 2, 1)
 	for name, bad := range map[string]Fork{
@@ -316,6 +331,12 @@ func TestProve(t *testing.T) {
 	}
 }
 
+func newFinal(id TopicID, of func(ChainID) (Head, bool)) *shelf {
+	s := newShelf(id)
+	s.SetFinal(of)
+	return s
+}
+
 // Up to what is final a chain is the branch that leads there.
 func TestTopicFinal(t *testing.T) {
 	c := newIssuer(0x33).chain(t, 0x55, 0x44).grow(t, 9)
@@ -335,7 +356,17 @@ func TestTopicFinal(t *testing.T) {
 	if _, err := s.Prove(f); !errors.Is(err, ErrDuplicate) {
 		t.Fatal(err)
 	}
+	at := c.fork(5).grow(t, 3, 'd') // differs in the final envelope itself
+	if err := s.take(nil, at.run[6:7]); !errors.Is(err, ErrFork) {
+		t.Fatal(err)
+	}
+	if _, err := s.Prove(proofOf(t, c, c.run[6:], at.run[6:])); !errors.Is(err, ErrDuplicate) {
+		t.Fatal(err)
+	}
 	s.standing(t, c.id, 10, -1) // nothing is erased
+	if _, err := newFinal(c.top, of).Prove(f); !errors.Is(err, ErrDuplicate) {
+		t.Fatal("a proof below what is final marks a chain of which nothing is here:", err)
+	}
 
 	// Who holds the other branch comes back to the final one.
 	s = newShelf(c.top)
