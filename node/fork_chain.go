@@ -90,6 +90,24 @@ func (a *actor) leaves(e *epoch, adv envelope.Advance, m *runIn) error {
 // rollback makes an advance so that cuts a chain back, marks it or takes its
 // mark away.
 func (a *actor) rollback(e *epoch, adv envelope.Advance, from peer.ID) error {
+	if err := a.cutBack(e, adv); err != nil {
+		a.fail(err)
+		a.miss(from)
+		return err
+	}
+	if adv.Fork != nil {
+		a.out.publish(envelope.Frame{Fork: adv.Fork})
+	}
+	a.rebuildOwed()
+	a.retry()
+	a.release()
+	a.flushOutbox()
+	return nil
+}
+
+// cutBack makes the advance durable, with what it owes: a restart goes on from
+// there.
+func (a *actor) cutBack(e *epoch, adv envelope.Advance) error {
 	c := a.begin()
 	err := c.rollback(e, adv)
 	var held []store.HeldRow
@@ -100,8 +118,6 @@ func (a *actor) rollback(e *epoch, adv envelope.Advance, from peer.ID) error {
 		err = c.commit(store.Own)
 	}
 	if err != nil {
-		a.fail(err)
-		a.miss(from)
 		return err
 	}
 	id := adv.Chain.ID
@@ -118,12 +134,7 @@ func (a *actor) rollback(e *epoch, adv envelope.Advance, from peer.ID) error {
 	a.mu.Unlock()
 	if adv.Fork != nil {
 		a.log.Warn("a chain forked: what stands of it ends below", "chain", id, "seq", adv.Chain.Fork, "author", c.lost)
-		a.out.publish(envelope.Frame{Fork: adv.Fork})
 	}
-	a.rebuildOwed()
-	a.retry()
-	a.release()
-	a.flushOutbox()
 	return nil
 }
 

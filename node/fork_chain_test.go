@@ -378,3 +378,115 @@ func TestC25CheckpointedBranchStays(t *testing.T) {
 	}))
 	soon(t, "all equal", func() error { return sameSet(id, nodes...) })
 }
+
+// TestForkBeforeCheckpoint: who saw a fork before the log made one branch final
+// takes its mark away when the log gets there, and has that branch again.
+func TestForkBeforeCheckpoint(t *testing.T) {
+	a, b := forkNode(t), forkNode(t)
+	id := club(t, a, b)
+	aa, bb := a.anyByID(id), b.anyByID(id)
+	forkPut(t, a, id, "before")
+	twin := thief(t, aa)
+	head, _ := twin.Head()
+	for i := range 5 {
+		forkPut(t, a, id, fmt.Sprint("own", i))
+	}
+	soon(t, "both hold the chain", func() error { return sameSet(id, a, b) })
+	sever(t, a, b)
+	if err := show(t, bb, "", branch(t, aa, twin, "stolen", 3)); !errors.Is(err, envelope.ErrFork) {
+		t.Fatal(err)
+	}
+	if err := errors.Join(forkedAt(b, id, twin.Chain(), head.Seq+1), hasRecord(b, id, "own0", false), hasRecord(b, id, "before", true)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.amend(t.Context(), aa, aa.checkpoint(aa.current())); err != nil {
+		t.Fatal(err)
+	}
+	meetAgain(t, a, b)
+	soon(t, "both hold the final branch", eachNode([]*Node{a, b}, func(n *Node) error {
+		if err := forkedAt(n, id, twin.Chain(), head.Seq+1); err == nil {
+			return errors.New("still marked")
+		}
+		return errors.Join(hasRecord(n, id, "own0", true), hasRecord(n, id, "own4", true), hasRecord(n, id, "stolen0", false))
+	}))
+	soon(t, "both equal", func() error { return sameSet(id, a, b) })
+	if found, err := bb.store.Audit(t.Context(), true); err != nil || !found.OK() {
+		t.Errorf("audit: %+v, %v", found, err)
+	}
+}
+
+// TestForkStopsInBetween: a node that stops when a chain is cut, and nothing
+// drawn from it is taken back yet, does so when it starts again, and the writer
+// writes again what it lost.
+func TestForkStopsInBetween(t *testing.T) {
+	a, b := forkNode(t), forkNode(t)
+	id := club(t, a, b)
+	aa := a.anyByID(id)
+	forkPut(t, a, id, "before")
+	twin := thief(t, aa)
+	head, _ := twin.Head()
+	for i := range 5 {
+		forkPut(t, a, id, fmt.Sprint("own", i))
+	}
+	soon(t, "both hold the chain", func() error { return sameSet(id, a, b) })
+	sever(t, a, b)
+	other := branch(t, aa, twin, "stolen", 3)
+	nodes := []*Node{a, b}
+	for i, n := range nodes {
+		x := n.anyByID(id)
+		err := inside(t, x, func() error {
+			e := x.epochs[twin.Topic()]
+			adv, err := e.topic.Check(nil, other)
+			if adv.Fork == nil {
+				return err
+			}
+			return x.cutBack(e, adv)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := hasRecord(n, id, "own0", true); err != nil {
+			t.Fatal("taken back already:", err)
+		}
+		cfg := n.cfg
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if nodes[i], err = New(cfg); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { nodes[i].Close() })
+	}
+	soon(t, "the reader has taken it back", func() error { return forkedAt(nodes[1], id, twin.Chain(), head.Seq+1) })
+	meetAgain(t, nodes[0], nodes[1])
+	soon(t, "what was lost is there again", eachNode(nodes, func(n *Node) error {
+		for i := range 5 {
+			if err := hasRecord(n, id, fmt.Sprint("own", i), true); err != nil {
+				return err
+			}
+		}
+		return errors.Join(forkedAt(n, id, twin.Chain(), head.Seq+1), hasRecord(n, id, "before", true))
+	}))
+	soon(t, "both equal", func() error { return sameSet(id, nodes...) })
+	for _, n := range nodes {
+		sound(t, n, id)
+	}
+}
+
+func TestSpread(t *testing.T) {
+	for lo := range uint64(4) {
+		for n := uint64(1); n < 3000; n += 1 + n/7 {
+			at := spread(lo, lo+n)
+			if len(at) > maxProbes || at[0] < lo || at[len(at)-1] != lo+n-1 {
+				t.Fatalf("from %d on %d: %v", lo, n, at)
+			}
+			last := lo
+			for i, seq := range at {
+				if i > 0 && seq <= at[i-1] || seq-last > n/maxProbes+1 {
+					t.Fatalf("from %d on %d: %v", lo, n, at)
+				}
+				last = seq
+			}
+		}
+	}
+}
