@@ -248,6 +248,45 @@ func (h *history) deleted(name string, n int) bool {
 	return false
 }
 
+// powerCuts are what cuts at the operations of a disk would leave.
+type powerCuts struct {
+	f *storetest.Disk
+
+	mu    sync.Mutex // guards what follows
+	on    bool
+	disks []*storetest.Disk
+}
+
+// cutsOf is to be called before the disk is used.
+func cutsOf(f *storetest.Disk) *powerCuts {
+	p := &powerCuts{f: f}
+	f.OnOp = p.cut
+	return p
+}
+
+func (p *powerCuts) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.on {
+		p.disks = append(p.disks, p.f.Clone(func(n int) int { return n * (len(p.disks) % 5) / 4 }))
+	}
+}
+
+func (p *powerCuts) turn(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.on = on
+}
+
+// during gives the cuts before each operation of f, and the one after it.
+func (p *powerCuts) during(f func()) []*storetest.Disk {
+	p.turn(true)
+	f()
+	p.cut()
+	p.turn(false)
+	return p.disks
+}
+
 // Every operation in turn is the one at which the disk fills up, with and
 // without the first half of the write arriving. The commit that meets it fails
 // and leaves nothing, reads go on, and once there is space so do writes.

@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/kithnet/kith/internal/store/storetest"
@@ -200,21 +199,13 @@ func TestCutLongChain(t *testing.T) {
 // topic and its proof.
 func TestCrashWhileCutting(t *testing.T) {
 	f := storetest.NewDisk()
+	power := cutsOf(f)
 	st := openFaulty(t, f)
 	sp := st.Space(historyID, historyDEK)
 	l := newLine(t)
 	l.grow(t, sp, 1, 40, 300, 2)
 	whole, cut := l.cut(343), l.fork(t, 38)
-	var mu sync.Mutex
-	var cuts []*storetest.Disk
-	f.OnOp = func() {
-		mu.Lock()
-		defer mu.Unlock()
-		cuts = append(cuts, f.Clone(func(n int) int { return n * len(cuts) % 5 / 4 }))
-	}
-	commit(t, sp, Own, cut)
-	f.OnOp()
-	f.OnOp = nil
+	cuts := power.during(func() { commit(t, sp, Own, cut) })
 	closeStore(t, st)
 	for i, disk := range cuts {
 		st := openFaulty(t, disk)
