@@ -72,7 +72,6 @@ type outlet interface {
 	directory
 	keeper
 	family
-	prover
 	// mend takes up writing again after the disk failed, or tells why not.
 	mend() error
 }
@@ -100,6 +99,9 @@ type gossiper interface {
 	// compare asks for sessions with a few connected peers, to learn whether
 	// the space is in sync again after it moved.
 	compare(space [32]byte)
+	// settleFork trades with one peer what is known of a chain of which we hold
+	// different branches.
+	settleFork(a *actor, topic envelope.TopicID, chain envelope.ChainID, with peer.ID)
 }
 
 // directory knows people and where they are.

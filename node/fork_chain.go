@@ -18,13 +18,6 @@ import (
 // with the records that were drawn from it, and the proof goes to everybody.
 // What the log made final stays.
 
-// prover trades what two nodes know of a chain of which they hold different
-// branches.
-type prover interface {
-	// settleFork does so with one peer. It does not block.
-	settleFork(a *actor, topic envelope.TopicID, chain envelope.ChainID, with peer.ID)
-}
-
 // Envelopes gives accepted envelopes, as a topic needs them to cut a chain back.
 func (x ids) Envelopes(chain envelope.ChainID, from, to uint64) []envelope.Envelope {
 	envs, err := x.store.Run(x.topic, chain, from, to, backlogMax)
