@@ -66,7 +66,10 @@ func showStep(w io.Writer, s local.Step) {
 
 type benchCmd struct {
 	Propagate  benchPropagateCmd `cmd:"" help:"How fast a write reaches other nodes."`
+	Reconcile  benchReconcileCmd `cmd:"" help:"What one reconciliation costs."`
 	GossipPeer gossipPeerCmd     `cmd:"" hidden:"" help:"One bare peer of the baseline."`
+
+	ReconcilePeer reconcilePeerCmd `cmd:"" hidden:"" help:"The other side of a reconciliation."`
 }
 
 type benchPropagateCmd struct {
