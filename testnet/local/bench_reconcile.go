@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/kithnet/kith/sync/reconcile"
@@ -237,18 +236,24 @@ func ReconcilePeer(ctx context.Context, args []string, in io.Reader, out io.Writ
 	if err != nil {
 		return err
 	}
-	var trips atomic.Int64
-	stream := reconcile.NewLive(conn, s, nil, func(r reconcile.Result) { trips.Store(int64(r.RoundTrips)) })
+	results := make(chan reconcile.Result, 4)
+	stream := reconcile.NewLive(conn, s, nil, func(r reconcile.Result) { results <- r })
 	ended := make(chan error, 1)
 	go func() { ended <- stream.Run(ctx) }()
 	for sc := bufio.NewScanner(in); sc.Scan(); {
 		r := peerReport{}
+		select { // the round before this order, which ends here a little later
+		case res := <-results:
+			r.Trips = res.RoundTrips
+		case err := <-ended:
+			return err
+		}
 		if sc.Text() == "write" {
 			if err := mine.write(); err != nil {
 				r.Error = err.Error()
 			}
 		}
-		r.CPU, r.Trips = cpuSeconds(), int(trips.Load())
+		r.CPU = cpuSeconds()
 		if err := enc.Encode(r); err != nil {
 			return err
 		}
