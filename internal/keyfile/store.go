@@ -196,6 +196,9 @@ func (s *Store) narrowAll() error {
 	}
 	for path, mode := range paths {
 		w, err := narrow(path, mode)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // renamed meanwhile by another process
+		}
 		if err != nil {
 			return err
 		}
