@@ -490,3 +490,47 @@ func TestSpread(t *testing.T) {
 		}
 	}
 }
+
+// TestForkAsks: questions that make no sense, proofs that are none and boxes of
+// others are refused, and nothing changes.
+func TestForkAsks(t *testing.T) {
+	a, b := forkNode(t), forkNode(t)
+	id := club(t, a, b)
+	forkPut(t, a, id, "before")
+	soon(t, "both hold the chain", func() error { return sameSet(id, a, b) })
+	aa, e := a.anyByID(id), b.anyByID(id).current()
+	before := setOf(aa, aa.current())
+	chain := inside(t, aa, func() envelope.ChainID { return aa.writer.Chain() })
+	head, _ := aa.chainHead(e, chain)
+	many := make([]uint64, maxProbes+2)
+	for name, ask := range map[string]forkAsk{
+		"a short chain":     {Chain: chain[:31], Proof: []byte{}, Probes: []uint64{}},
+		"too many probes":   {Chain: chain[:], Proof: []byte{}, Probes: many},
+		"a branch of none":  {Chain: chain[:], Proof: []byte{}, Probes: []uint64{}, Branch: true},
+		"a proof of nought": {Chain: chain[:], Proof: []byte("proof"), Probes: []uint64{}},
+	} {
+		if v, err := b.askFork(t.Context(), e, ask, a.host.ID()); err == nil {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	v, err := b.askFork(t.Context(), e, forkAsk{Chain: chain[:], Proof: []byte{}, Probes: []uint64{0, head.Head.Seq, head.Head.Seq + 9}}, a.host.ID())
+	if err != nil || v.Length != head.Length || len(v.IDs) != 2 || string(v.IDs[1]) != string(head.Head.ID[:]) || len(v.Proof) > 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	// Who does not hold the keys of the epoch hears nothing.
+	stranger := forkNode(t)
+	club(t, stranger)
+	other := *stranger.all()[0].current()
+	other.id = e.id
+	for _, p := range []peer.AddrInfo{{ID: a.host.ID(), Addrs: a.host.Addrs()}} {
+		if err := stranger.host.Connect(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := stranger.askFork(t.Context(), &other, forkAsk{Chain: chain[:], Proof: []byte{}, Probes: []uint64{0}}, p.ID); err == nil {
+			t.Errorf("a stranger hears %+v", v)
+		}
+	}
+	if now := setOf(aa, aa.current()); now != before {
+		t.Errorf("%s became %s", before, now)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -93,15 +94,17 @@ func (n *Node) tradeFork(a *actor, e *epoch, chain envelope.ChainID, with peer.I
 	n.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(n.ctx, forkDeadline)
 		defer cancel()
+		before := a.stands(e, chain)
 		err := n.findFork(ctx, a, e, chain, with)
 		n.forks.mu.Lock()
 		delete(n.forks.under, key)
 		n.forks.mu.Unlock()
 		if err != nil {
 			n.log.Debug("trade a forked chain", "chain", chain, "peer", with, "err", err)
-			return
 		}
-		n.reconcile(a.sid, with)
+		if a.stands(e, chain) != before {
+			n.reconcile(a.sid, with)
+		}
 	})
 }
 
@@ -120,8 +123,7 @@ func (n *Node) findFork(ctx context.Context, a *actor, e *epoch, chain envelope.
 	if err != nil {
 		return err
 	}
-	ask := forkAsk{Chain: chain[:], Proof: ours, Probes: []uint64{}}
-	answer, err := n.askFork(ctx, e, ask, with)
+	answer, err := n.askFork(ctx, e, forkAsk{Chain: chain[:], Proof: ours, Probes: []uint64{}}, with)
 	if err != nil {
 		return err
 	}
@@ -134,7 +136,21 @@ func (n *Node) findFork(ctx context.Context, a *actor, e *epoch, chain envelope.
 	if err != nil || !ok {
 		return err
 	}
-	if answer, err = n.askFork(ctx, e, forkAsk{Chain: chain[:], Proof: []byte{}, Probes: []uint64{at}, Branch: true}, with); err != nil {
+	if err := n.takeBranch(ctx, a, e, chain, at, with); err != nil {
+		return err
+	}
+	if ours, err = a.proofBytes(e, chain); err != nil || len(ours) == 0 {
+		return err
+	}
+	_, err = n.askFork(ctx, e, forkAsk{Chain: chain[:], Proof: ours, Probes: []uint64{}}, with)
+	return err
+}
+
+// takeBranch gets the peer's branch from where it leaves ours, and hands it in.
+func (n *Node) takeBranch(ctx context.Context, a *actor, e *epoch, chain envelope.ChainID, at uint64, with peer.ID) error {
+	ask := forkAsk{Chain: chain[:], Proof: []byte{}, Probes: []uint64{at}, Branch: true}
+	answer, err := n.askFork(ctx, e, ask, with)
+	if err != nil {
 		return err
 	}
 	run, err := envelope.ParseRun(answer.Branch)
@@ -144,13 +160,10 @@ func (n *Node) findFork(ctx context.Context, a *actor, e *epoch, chain envelope.
 	if run[0].Chain() != chain || run[0].Seq() != at {
 		return fmt.Errorf("branch of another place: %w", space.ErrMalformed)
 	}
-	if _, err := a.deliver(ctx, &runIn{topic: e.id, from: with, run: run}); err != nil && !errors.Is(err, envelope.ErrFork) {
-		return err
+	_, err = a.deliver(ctx, &runIn{topic: e.id, from: with, run: run})
+	if errors.Is(err, envelope.ErrFork) {
+		return nil
 	}
-	if ours, err = a.proofBytes(e, chain); err != nil || len(ours) == 0 {
-		return err
-	}
-	_, err = n.askFork(ctx, e, forkAsk{Chain: chain[:], Proof: ours, Probes: []uint64{}}, with)
 	return err
 }
 
@@ -328,6 +341,20 @@ func (a *actor) chainHead(e *epoch, chain envelope.ChainID) (envelope.Chain, boo
 		return e.topic.Chain(chain)
 	}
 	return envelope.Chain{}, false
+}
+
+// stands is how far a chain stands and where it forked, which is never at the
+// last place.
+func (a *actor) stands(e *epoch, chain envelope.ChainID) [2]uint64 {
+	head, _ := a.chainHead(e, chain)
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if e := a.epochs[e.id]; e != nil {
+		if at, ok := e.topic.Fork(chain); ok {
+			return [2]uint64{head.Length, at}
+		}
+	}
+	return [2]uint64{head.Length, math.MaxUint64}
 }
 
 // proofBytes is the proof that a chain forked, empty if it did not.
