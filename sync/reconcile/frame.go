@@ -197,7 +197,7 @@ func checkPage(null bool, n int, last bool) error {
 func checkDone(m Done) error { return checkPast(m.Past) }
 
 func checkPast(p Past) error {
-	if p > PastDiffers {
+	if p > PastNone {
 		return fmt.Errorf("past %d: %w", p, space.ErrMalformed)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 
@@ -12,17 +13,29 @@ import (
 	"github.com/kithnet/kith/space/envelope"
 )
 
-// spoken is every message of some honest sessions, as frames, by side.
-var spoken = sync.OnceValue(func() (said [2][][]byte) {
+// spoken is every message of some honest sessions, as frames, by side: with
+// frontiers, with a descent, and on open streams with a memory.
+var spoken = sync.OnceValue(func() (all [][2][][]byte) {
 	w := newWorld("fuzz")
 	one, two := w.newChain("one", 4, 100), w.newChain("two", 3, 300)
-	a, b := w.newMemory().with(one, 4).with(two, 1), w.newMemory().with(one, 2).with(two, 3)
-	a.log.grow(1, "")
-	x := newWire(panicker{}, a.mustSession(w, Initiator), b.mustSession(w, Responder))
-	x.tap = func(from int, _ Msg, frame []byte) { said[from] = append(said[from], frame) }
-	x.start()
-	x.run()
-	return said
+	for minTree := range 2 {
+		a, b := w.newMemory().with(one, 4).with(two, 1), w.newMemory().with(one, 2).with(two, 3)
+		a.log.grow(1, "")
+		a.past, b.past = new(Memory), new(Memory)
+		a.minTree, b.minTree = minTree, minTree
+		var said [2][][]byte
+		x := newWire(panicker{}, a.mustSession(w, Initiator), b.mustSession(w, Responder))
+		x.tap = func(from int, _ Msg, frame []byte) { said[from] = append(said[from], frame) }
+		x.round()
+		three := w.newChain("three", 2, 100)
+		for who := 1; who <= 3; who++ {
+			[]*memory{a, b}[who%2].with(three, (who+1)/2)
+			x.lead(who)
+			x.run()
+		}
+		all = append(all, said)
+	}
+	return all
 })
 
 type panicker struct{}
@@ -34,8 +47,8 @@ func (panicker) Fatalf(f string, v ...any) { panic(f) }
 // FuzzFrame: what is read as a frame is that frame's only encoding, and no
 // byte after it is touched. RUN, which is read by hand, agrees with the codec.
 func FuzzFrame(f *testing.F) {
-	for _, frames := range spoken() {
-		for _, frame := range frames {
+	for _, said := range spoken() {
+		for _, frame := range slices.Concat(said[0], said[1]) {
 			f.Add(frame)
 		}
 	}
@@ -197,18 +210,21 @@ func TestFrameLimits(t *testing.T) {
 // FuzzSession: after some honest messages anything may come. Nothing panics,
 // what is held stays bounded, and Equal never stands without equal statements.
 func FuzzSession(f *testing.F) {
-	said := spoken()
-	for side := range said {
-		for n := range said[1-side] {
-			rest := bytes.Join(said[1-side][n:], nil)
-			f.Add(side == 1, uint8(n), rest)
-			f.Add(side == 1, uint8(max(n-1, 0)), rest)
+	for kind, said := range spoken() {
+		for side := range said {
+			for n := range said[1-side] {
+				rest := bytes.Join(said[1-side][n:], nil)
+				f.Add(side == 1, kind == 1, uint8(n), rest)
+				f.Add(side == 1, kind == 1, uint8(max(n-1, 0)), rest)
+			}
 		}
 	}
 	w := newWorld("fuzz")
 	one := w.newChain("one", 2, 100)
-	f.Fuzz(func(t *testing.T, responder bool, honest uint8, b []byte) {
+	f.Fuzz(func(t *testing.T, responder, descends bool, honest uint8, b []byte) {
 		m := w.newMemory().with(one, 2)
+		m.past = new(Memory)
+		said := spoken()[0]
 		role, from := Initiator, 1
 		if responder {
 			role, from = Responder, 0
@@ -218,6 +234,9 @@ func FuzzSession(f *testing.F) {
 		s, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if descends {
+			s.minTree, said = 1, spoken()[1]
 		}
 		if _, err := s.Start(); err != nil {
 			t.Fatal(err)

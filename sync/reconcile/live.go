@@ -42,8 +42,8 @@ func NewLive(rw io.ReadWriter, s *Session, moved func(busy bool), told func(Resu
 }
 
 // Run returns when the stream has ended: io.EOF if the other side closed it
-// between two rounds, else why. It resets the stream, or closes it if it has no
-// Reset.
+// between two rounds, then it is the caller's to close; else why, and Run has
+// reset it, or closed it if it has no Reset.
 func (l *Live) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { l.fail(context.Cause(ctx)) })
 	defer stop()
@@ -126,13 +126,16 @@ func (l *Live) read() {
 				l.shift()
 			}
 		}
-		failed := l.err != nil
+		ended := l.err
 		l.wake.Broadcast()
 		l.mu.Unlock()
-		if failed {
-			abort(l.rw)
-			return
+		if ended == nil {
+			continue
 		}
+		if !errors.Is(ended, io.EOF) { // what was written last may still be under way
+			abort(l.rw)
+		}
+		return
 	}
 }
 

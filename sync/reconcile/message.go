@@ -182,6 +182,7 @@ const (
 	PastUnknown Past = 0 // nobody could tell
 	PastEqual   Past = 1
 	PastDiffers Past = 2
+	PastNone    Past = 3 // there are none that both hold
 )
 
 // Beacon is [log, from, past, count, digest, base, changes, fresh]: who leads a

@@ -213,9 +213,9 @@ func (s *Session) object(descend bool) error {
 
 // comparePast compares the epochs before this one as far as both hold them.
 func (s *Session) comparePast(m Beacon) error {
-	s.res.Past = PastEqual
+	s.res.Past = PastNone
 	if s.cfg.Earlier == nil || m.From == 0 {
-		return nil // there are none that both hold
+		return nil
 	}
 	first, sum, err := s.cfg.Earlier.Since(m.From)
 	switch {
@@ -224,7 +224,9 @@ func (s *Session) comparePast(m Beacon) error {
 	case first == 0:
 	case first > m.From:
 		s.res.Past = PastUnknown // the other side holds more
-	case s.tag(tagPast, sum[:]) != m.Past:
+	case s.tag(tagPast, sum[:]) == m.Past:
+		s.res.Past = PastEqual
+	default:
 		s.res.Past = PastDiffers
 	}
 	return nil
