@@ -215,20 +215,11 @@ func TestG7WriterForks(t *testing.T) {
 	}
 }
 
-// TestG8TwoSignatures: two envelopes that differ in their signature alone are a
-// fork, and one that nothing covers is none.
-func TestG8TwoSignatures(t *testing.T) {
-	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t)}
-	id := club(t, nodes...)
-	w := nodes[1]
-	a := w.anyByID(id)
-	forkPut(t, w, id, "before")
-	soon(t, "all hold the chain", func() error { return sameSet(id, nodes...) })
-
-	// A chain of the member's whose key is known here.
+// ownChainOf is a chain of a member's whose key is known here.
+func ownChainOf(t *testing.T, a *actor) (*seal.Writer, ed25519.PrivateKey, []envelope.Envelope, envelope.Certificate) {
+	t.Helper()
 	seed := [32]byte{1, 2, 3}
 	key := ed25519.NewKeyFromSeed(seed[:])
-	sign := func(m []byte) []byte { return ed25519.Sign(key, m) }
 	wr, err := seal.NewWriter(io.MultiReader(bytes.NewReader(seed[:]), rand.Reader), *a.now.cred, a.now.id, a.now.keys, a.self.c)
 	if err != nil {
 		t.Fatal(err)
@@ -240,6 +231,48 @@ func TestG8TwoSignatures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return wr, key, hello, cert
+}
+
+// TestS16SameLength: two branches of one length, so that no session moves an
+// envelope of them.
+func TestS16SameLength(t *testing.T) {
+	a, b := forkNode(t), forkNode(t)
+	id := club(t, a, b)
+	forkPut(t, a, id, "before")
+	soon(t, "both hold the chain", func() error { return sameSet(id, a, b) })
+	sever(t, a, b)
+	wr, _, hello, cert := ownChainOf(t, a.anyByID(id))
+	twin := *wr
+	for _, side := range []struct {
+		n    *Node
+		wr   *seal.Writer
+		name string
+	}{{a, wr, "one"}, {b, &twin, "two"}} {
+		run := append(hello, branch(t, a.anyByID(id), side.wr, side.name, 70)...)
+		if _, err := side.n.anyByID(id).deliver(t.Context(), &runIn{topic: wr.Topic(), cert: &cert, run: run}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	meetAgain(t, a, b)
+	soon(t, "both end below the fork", eachNode([]*Node{a, b}, func(n *Node) error {
+		return errors.Join(forkedAt(n, id, wr.Chain(), uint64(len(hello))), hasRecord(n, id, "two69", false), hasRecord(n, id, "one69", true))
+	}))
+	soon(t, "both equal", func() error { return sameSet(id, a, b) })
+}
+
+// TestG8TwoSignatures: two envelopes that differ in their signature alone are a
+// fork, and one that nothing covers is none.
+func TestG8TwoSignatures(t *testing.T) {
+	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t)}
+	id := club(t, nodes...)
+	w := nodes[1]
+	a := w.anyByID(id)
+	forkPut(t, w, id, "before")
+	soon(t, "all hold the chain", func() error { return sameSet(id, nodes...) })
+
+	wr, key, hello, cert := ownChainOf(t, a)
+	sign := func(m []byte) []byte { return ed25519.Sign(key, m) }
 	run := append(hello, branch(t, a, wr, "one", 1)...)
 	run = append(run, branch(t, a, wr, "two", 1)...)
 	at := len(run) - 1
