@@ -81,8 +81,12 @@ func (a *actor) tags(chain envelope.ChainID) []seal.Tag {
 	return tags
 }
 
-// pair is the key shared with another member, cached by its key generation.
-func (a *actor) pair(m control.Member) (seal.Pair, bool) {
+// pair is the key shared with another member.
+func (a *actor) pair(m control.Member) (seal.Pair, bool) { return a.pairOf(m, a.self.ownPUK()) }
+
+// pairOf is the key that a generation of our per-user key shares with another
+// member, cached by the generations of both.
+func (a *actor) pairOf(m control.Member, own identity.PUK) (seal.Pair, bool) {
 	if m.C == a.self.c {
 		return seal.Pair{}, false
 	}
@@ -90,11 +94,11 @@ func (a *actor) pair(m control.Member) (seal.Pair, bool) {
 	if !ok {
 		return seal.Pair{}, false
 	}
-	key := pairKey{m.C, st.PUK.Gen}
+	key := pairKey{m.C, st.PUK.Gen, own.Gen()}
 	if p, ok := a.pairs[key]; ok {
 		return p, true
 	}
-	p, err := seal.PairKey(a.sid, a.self.ownPUK(), a.self.c, st.PUK, m.C)
+	p, err := seal.PairKey(a.sid, own, a.self.c, st.PUK, m.C)
 	if err != nil {
 		a.log.Warn("pair key", "member", m.C, "err", err)
 		return seal.Pair{}, false
@@ -104,8 +108,8 @@ func (a *actor) pair(m control.Member) (seal.Pair, bool) {
 }
 
 type pairKey struct {
-	c   identity.Commitment
-	gen uint32
+	c        identity.Commitment
+	gen, own uint32
 }
 
 // outbox is what is committed and not yet handed to gossip.
@@ -202,7 +206,7 @@ func (c *change) follow(s, next *control.State, e *control.Entry) {
 	}
 	_, checkpoint := e.Body().(control.Checkpoint)
 	c.finals = c.finals || checkpoint || rot != nil
-	c.recount(next, e.Body(), rot)
+	c.recount(s, next, e.Body(), rot)
 	c.takeIssuer(e.Body())
 }
 

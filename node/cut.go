@@ -46,8 +46,9 @@ func (a *actor) weigh(st *control.State, ch *chain, at *position, env envelope.E
 const recutMeta = "recut"
 
 // recount marks the authors of whom more is materialised than counts after an
-// entry of the control log. Most entries cut nothing.
-func (c *change) recount(next *control.State, body any, rot *control.Rotation) {
+// entry of the control log. Most entries cut nothing, and what was cut before
+// is drawn as it should be.
+func (c *change) recount(s, next *control.State, body any, rot *control.Rotation) {
 	if _, removed := body.(control.MemberRemove); !removed && rot == nil {
 		return
 	}
@@ -60,7 +61,7 @@ func (c *change) recount(next *control.State, body any, rot *control.Rotation) {
 			continue
 		}
 		b := boundOf(next, &at, ch.epoch.n, ch.id)
-		if b.Bounded && (b.None || at.next > b.Seq+1) {
+		if b.Bounded && (b.None || at.next > b.Seq+1) && b != boundOf(s, &at, ch.epoch.n, ch.id) {
 			c.recut = append(c.recut, at.author)
 		}
 	}
@@ -131,7 +132,7 @@ func (a *actor) rebuild(author space.DID) error {
 	c.owe(a.recut[1:])
 	for _, ch := range a.chains {
 		if ch.author == author {
-			c.applied[ch] = position{}
+			c.applied[ch] = position{attribution: ch.attribution}
 			ch.reader = nil
 		}
 	}

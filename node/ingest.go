@@ -371,6 +371,9 @@ func (a *actor) hello(c *change, ch *chain, at *position) (wait bool) {
 		a.out.meet(a.sid, h.Addrs)
 		a.out.learn(m.C, m.ILHead, h.IdentityLog)
 	}
+	if at.attribution != unattributed {
+		return false // it was looked at when it came; keys have changed since
+	}
 	at.attribution = a.attribute(h, m, ch)
 	if at.attribution == disputed {
 		a.log.Warn("the issuer vouches for a chain that is not that member's: the issuer may lie",
@@ -385,7 +388,7 @@ func (a *actor) hello(c *change, ch *chain, at *position) (wait bool) {
 // our own name we are the one party that knows.
 func (a *actor) attribute(h seal.Hello, m control.Member, ch *chain) attribution {
 	who, known := a.out.identity(m.C)
-	if _, live := who.Devices[h.Device]; known && !live {
+	if _, live := who.Devices[h.Device]; known && !live && !who.Revoked(h.Device) {
 		return disputed
 	}
 	if h.C == a.self.c && h.Device == a.self.device.ID() {
@@ -400,15 +403,30 @@ func (a *actor) attribute(h seal.Hello, m control.Member, ch *chain) attribution
 		return vouched
 	}
 	tag, tagged := h.Tag(me.Slot)
-	pair, ok := a.pair(m)
-	switch {
-	case !tagged || !ok:
+	if !tagged {
 		return vouched
-	case seal.CheckTag(pair, a.sid, ch.epoch.n, ch.id, tag):
-		return verified
 	}
-	return disputed
+	// The author may not have known our newest per-user key yet.
+	puk, st := a.self.ownPUK(), a.self.ownState()
+	for range tagGenerations {
+		pair, ok := a.pairOf(m, puk)
+		if !ok {
+			return vouched
+		}
+		if seal.CheckTag(pair, a.sid, ch.epoch.n, ch.id, tag) {
+			return verified
+		}
+		var err error
+		if puk, err = puk.Previous(st); err != nil {
+			return disputed
+		}
+	}
+	return vouched
 }
+
+// tagGenerations is how many generations of our per-user key an author may be
+// behind.
+const tagGenerations = 8
 
 // controlEntry takes a control entry from the chain of who sequenced it. The
 // entry's own signatures say whether it counts. Nothing waits for it here: an

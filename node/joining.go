@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -193,6 +194,25 @@ type asking struct {
 	from   *actor        // who holds part of the space already; nil: nobody
 }
 
+// joinSilence is how long a keeper may take to say its first word. It has
+// nothing to look up for it: who is silent crashed, and the connection is
+// closed, so that the next attempt finds where the keeper is now.
+const joinSilence = 5 * time.Second
+
+// heard calls got when the other side has said something.
+type heard struct {
+	io.ReadWriter
+	got func()
+}
+
+func (r heard) Read(b []byte) (int, error) {
+	n, err := r.ReadWriter.Read(b)
+	if n > 0 {
+		r.got()
+	}
+	return n, err
+}
+
 // askWelcome runs the join protocol with a keeper and checks its answer.
 func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (*joined, seal.Welcome, error) {
 	var none seal.Welcome
@@ -223,7 +243,9 @@ func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (
 		c.Have = b.base.Head
 	}
 	var w seal.Welcome
-	w, b.x, err = askKeeper(s, n.self, c, q.link)
+	silent := time.AfterFunc(joinSilence, func() { s.Conn().Close() })
+	w, b.x, err = askKeeper(heard{s, func() { silent.Stop() }}, n.self, c, q.link)
+	silent.Stop()
 	if err != nil {
 		s.Reset()
 		return nil, none, err
