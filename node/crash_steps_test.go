@@ -280,6 +280,9 @@ func (s *stage) agree(names ...string) {
 	}
 	for _, name := range names {
 		sound(s.t, s.nodes[name], s.id)
+		if n := s.nodes[name].stats.Disputed.Load() + s.nodes[name].stats.Refused.Load(); n > 0 {
+			s.t.Errorf("%s suspects %d chains or entries of honest members", name, n)
+		}
 	}
 }
 
