@@ -235,10 +235,11 @@ func checkChanges(changes []Change, fresh []FreshChain, limit int) error {
 	return nil
 }
 
-// ascending makes a comparison strict: equal is out of order.
+// ascending makes a comparison of an element with the one before it strict:
+// equal is out of order.
 func ascending(order int) int {
 	if order == 0 {
-		return 1
+		return -1
 	}
 	return order
 }

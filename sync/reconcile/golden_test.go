@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -16,17 +17,20 @@ var (
 	full   = flag.Bool("full", false, "run the property tests at their full size")
 )
 
+// shards is in how many parts, side by side, the property test runs.
+const shards = 4
+
 // TestMain sets the size of the property tests, unless the command line does.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	checks := "500"
+	checks := 5_000 / shards
 	if *full {
-		checks = "20000"
+		checks = 100_000 / shards
 	}
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
 	if !given {
-		if err := flag.Set("rapid.checks", checks); err != nil {
+		if err := flag.Set("rapid.checks", strconv.Itoa(checks)); err != nil {
 			panic(err)
 		}
 	}

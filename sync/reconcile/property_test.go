@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"fmt"
 	"maps"
 	"sync"
 	"testing"
@@ -47,36 +48,43 @@ func drawMemory(t *rapid.T, w *world, chains []*chain, name string) *memory {
 // states. Some sessions remember, some descend.
 func TestNaive(t *testing.T) {
 	w, chains := pool()
-	rapid.Check(t, func(t *rapid.T) {
-		a, b := drawMemory(t, w, chains, "a"), drawMemory(t, w, chains, "b")
-		want := a.ids()
-		maps.Copy(want, b.ids())
-		write := func() {
-			c := chains[rapid.IntRange(0, len(chains)-1).Draw(t, "written")]
-			m := []*memory{a, b}[rapid.IntRange(0, 1).Draw(t, "writer")]
-			if n := covered(c, min(len(c.envs), len(m.envs[c.id])+3)); n > len(m.envs[c.id]) {
-				m.with(c, n)
-			}
-			maps.Copy(want, m.ids())
+	for i := range shards {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(t *rapid.T) { naive(t, w, chains) })
+		})
+	}
+}
+
+func naive(t *rapid.T, w *world, chains []*chain) {
+	a, b := drawMemory(t, w, chains, "a"), drawMemory(t, w, chains, "b")
+	want := a.ids()
+	maps.Copy(want, b.ids())
+	write := func() {
+		c := chains[rapid.IntRange(0, len(chains)-1).Draw(t, "written")]
+		m := []*memory{a, b}[rapid.IntRange(0, 1).Draw(t, "writer")]
+		if n := covered(c, min(len(c.envs), len(m.envs[c.id])+3)); n > len(m.envs[c.id]) {
+			m.with(c, n)
 		}
-		for range rapid.IntRange(0, 3).Draw(t, "faults") {
-			breakOff(t, w, a, b, write)
+		maps.Copy(want, m.ids())
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "faults") {
+		breakOff(t, w, a, b, write)
+	}
+	x := newWire(t, a.mustSession(w, Initiator), b.mustSession(w, Responder))
+	x.start()
+	for round := rapid.IntRange(0, 3).Draw(t, "rounds"); ; round-- {
+		shuffle(t, x, -1)
+		checkEqual(t, x, [2]*memory{a, b}, want)
+		if round <= 0 {
+			return
 		}
-		x := newWire(t, a.mustSession(w, Initiator), b.mustSession(w, Responder))
-		x.start()
-		for round := rapid.IntRange(0, 3).Draw(t, "rounds"); ; round-- {
-			shuffle(t, x, -1)
-			checkEqual(t, x, [2]*memory{a, b}, want)
-			if round <= 0 {
-				return
-			}
-			for range rapid.IntRange(0, 2).Draw(t, "writes") {
-				write()
-			}
-			a.log.grow(rapid.IntRange(0, 1).Draw(t, "control"), "")
-			x.lead(rapid.IntRange(1, 3).Draw(t, "leads"))
+		for range rapid.IntRange(0, 2).Draw(t, "writes") {
+			write()
 		}
-	})
+		a.log.grow(rapid.IntRange(0, 1).Draw(t, "control"), "")
+		x.lead(rapid.IntRange(1, 3).Draw(t, "leads"))
+	}
 }
 
 func checkEqual(t *rapid.T, x *wire, sides [2]*memory, want map[envelope.ID]bool) {
