@@ -213,6 +213,14 @@ func (a *actor) wrapOf(st *control.State, rot *control.Rotation, c identity.Comm
 	return control.Wrap{}, errNoWrap
 }
 
+// layOut has the pages of an entry that is being appended where page finds
+// them.
+func (a *actor) layOut(pages []store.ObjectRow) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pages = pages
+}
+
 // page is a wrap page: one of the entry that is being appended, or kept.
 func (a *actor) page(hash [32]byte) ([]byte, error) {
 	for _, p := range a.pages {

@@ -163,8 +163,9 @@ func (a *actor) append(e *control.Entry, pages []store.ObjectRow) (*control.Stat
 		return nil, err
 	}
 	c := a.begin()
-	c.batch.Objects, a.pages = pages, pages
-	defer func() { a.pages = nil }()
+	c.batch.Objects = pages
+	a.layOut(pages)
+	defer a.layOut(nil)
 	c.follow(a.ctl, next, e)
 	if rotationOf(e.Body()) != nil && len(c.adopted) == 0 && next.Epoch > a.ctl.Epoch {
 		return nil, fmt.Errorf("change %s: the new epoch is not wrapped to its sequencer: %w", a.id, space.ErrMalformed)
