@@ -35,35 +35,35 @@ type actor struct {
 	ended chan struct{}
 	wants chan struct{} // wakes who tends the space, see Node.tend
 
-	mu      sync.RWMutex // guards what follows; written by run's goroutine alone
-	ctl     *control.State
-	epochs  map[envelope.TopicID]*epoch
-	now     *epoch                     // the newest epoch whose keys are here
-	closed  map[uint64]seal.ControlKey // epochs of which the log alone is open to us
-	repos   map[space.DID]*repo
-	syncs   map[peer.ID]map[uint64]xrpc.SyncPeer // the last equal digests, by peer and epoch
-	homes   map[identity.DeviceID]peer.ID        // where devices of members run, as their hellos say
-	leaving []byte                               // set: this member's word that it goes, not in the log yet
-	proof   *forkProof                           // set: the log forked and the space is frozen
-	ahead   map[envelope.ChainID]uint64          // how long chains are known to be, where we hold less
-	chains  map[envelope.ChainID]*chain          // what a chain holds beside its position is run's alone
-	broken  error                                // the last failed commit; nil when well
-	sent    sending                              // the child space that sends this person, if one does
-	doubt   bool                                 // the store was repaired and no peer has said since that nothing is missing
+	mu        sync.RWMutex // guards what follows; written by run's goroutine alone
+	ctl       *control.State
+	epochs    map[envelope.TopicID]*epoch
+	now       *epoch                     // the newest epoch whose keys are here
+	closed    map[uint64]seal.ControlKey // epochs of which the log alone is open to us
+	repos     map[space.DID]*repo
+	syncs     map[peer.ID]map[uint64]xrpc.SyncPeer // the last equal digests, by peer and epoch
+	homes     map[identity.DeviceID]peer.ID        // where devices of members run, as their hellos say
+	leaving   []byte                               // set: this member's word that it goes, not in the log yet
+	proof     *forkProof                           // set: the log forked and the space is frozen
+	ahead     map[envelope.ChainID]uint64          // how long chains are known to be, where we hold less
+	chains    map[envelope.ChainID]*chain          // what a chain holds beside its position is run's alone
+	held      held                                 // its rows; next is run's alone
+	pages     []store.ObjectRow                    // of the entry that is being appended
+	confirmed time.Time                            // when a peer last showed the head of the log that we hold
+	broken    error                                // the last failed commit; nil when well
+	sent      sending                              // the child space that sends this person, if one does
+	doubt     bool                                 // the store was repaired and no peer has said since that nothing is missing
 
 	// Owned by run's goroutine.
-	writer    *seal.Writer
-	unstated  int       // own entries since the last statement
-	stmtDue   time.Time // zero: nothing to state
-	checkDue  time.Time // zero: no digest to compare
-	outbox    outbox
-	held      held
-	pages     []store.ObjectRow // of the entry that is being appended
-	recut     []space.DID       // authors whose records are to be drawn again
-	confirmed time.Time         // when a peer last showed the head of the log that we hold
-	pairs     map[pairKey]seal.Pair
-	timer     *time.Timer
-	missed    []peer.ID // whose entries could not be kept since the disk failed
+	writer   *seal.Writer
+	unstated int       // own entries since the last statement
+	stmtDue  time.Time // zero: nothing to state
+	checkDue time.Time // zero: no digest to compare
+	outbox   outbox
+	recut    []space.DID // authors whose records are to be drawn again
+	pairs    map[pairKey]seal.Pair
+	timer    *time.Timer
+	missed   []peer.ID // whose entries could not be kept since the disk failed
 }
 
 // outlet is what an actor asks of the node around it. None of it blocks.
