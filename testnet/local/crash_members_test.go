@@ -50,7 +50,7 @@ func TestKilledWhileMembershipChanges(t *testing.T) {
 	}
 	t.Cleanup(func() { c.leave() })
 	k := &killing{cast: c, t: t, rng: rand.New(rand.NewPCG(3, 5)), in: []string{"ada", "ben"}, acked: map[space.URI]bool{}}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds)*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(3*rounds)*time.Minute)
 	defer cancel()
 	if _, err := c.enter(ctx, k.in...); err != nil {
 		t.Fatal(err)
