@@ -94,6 +94,9 @@ func checkEqual(t *rapid.T, x *wire, sides [2]*memory, want map[envelope.ID]bool
 			t.Fatalf("side %d: done %v, phase %d, %v", i, x.done[i], x.side[i].phase, x.errs[i])
 		}
 		r := x.side[i].Result()
+		if r.Passes > 1 {
+			t.Fatalf("side %d: the second pass had to mend the first: %+v", i, r)
+		}
 		if !r.Equal || r.Digest != m.topic.Digest() || r.Count != uint64(len(want)) {
 			t.Fatalf("side %d: %+v, want %d", i, r, len(want))
 		}
