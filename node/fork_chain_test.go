@@ -13,6 +13,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/kithnet/kith/gossip"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/space/seal"
@@ -197,15 +198,15 @@ func TestG7WriterForks(t *testing.T) {
 	if err := nodes[3].Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := New(Config{Home: home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true})
+	back, err := New(Config{Home: home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { again.Close() })
-	if err := forkedAt(again, id, other[0].Chain(), head.Seq+1); err != nil {
+	t.Cleanup(func() { back.Close() })
+	if err := forkedAt(back, id, other[0].Chain(), head.Seq+1); err != nil {
 		t.Error("after a restart:", err)
 	}
-	nodes[3] = again
+	nodes[3] = back
 	nodes = append(nodes, late)
 	soon(t, "all equal again", func() error { return sameSet(id, nodes...) })
 	for _, n := range nodes {
@@ -566,4 +567,90 @@ func TestForkAsks(t *testing.T) {
 	if now := setOf(aa, aa.current()); now != before {
 		t.Errorf("%s became %s", before, now)
 	}
+}
+
+// again stops a node and starts it anew, changed.
+func again(t *testing.T, n *Node, change func(*Config)) *Node {
+	t.Helper()
+	cfg := n.cfg
+	change(&cfg)
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+// TestForkOfHello: of a chain that forked at its first envelope nothing stands,
+// also after a restart, and for who hears of it later.
+func TestForkOfHello(t *testing.T) {
+	a, b := forkNode(t), forkNode(t)
+	id := club(t, a, b)
+	forkPut(t, a, id, "before")
+	soon(t, "both hold the chain", func() error { return sameSet(id, a, b) })
+	sever(t, a, b)
+	aa := a.anyByID(id)
+	wr, _, hello, cert := ownChainOf(t, aa)
+	_, _, other, _ := ownChainOf(t, aa)
+	run := append(hello, branch(t, aa, wr, "one", 3)...)
+	for _, n := range []*Node{a, b} {
+		if _, err := n.anyByID(id).deliver(t.Context(), &runIn{topic: wr.Topic(), cert: &cert, run: run}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.anyByID(id).deliver(t.Context(), &runIn{topic: wr.Topic(), cert: &cert, run: other}); !errors.Is(err, envelope.ErrFork) {
+		t.Fatal(err)
+	}
+	if err := errors.Join(forkedAt(b, id, wr.Chain(), 0), hasRecord(b, id, "one0", false), hasRecord(b, id, "before", true)); err != nil {
+		t.Fatal(err)
+	}
+	b = again(t, b, func(*Config) {})
+	if err := forkedAt(b, id, wr.Chain(), 0); err != nil {
+		t.Fatal(err)
+	}
+	meetAgain(t, a, b)
+	soon(t, "nothing of it stands, what the writer lost is there again", eachNode([]*Node{a, b}, func(n *Node) error {
+		return errors.Join(forkedAt(n, id, wr.Chain(), 0), hasRecord(n, id, "one2", true))
+	}))
+	soon(t, "both equal", func() error { return sameSet(id, a, b) })
+	sound(t, b, id)
+}
+
+// TestForkByGossip: gossip alone takes a proof to nodes that never sync.
+func TestForkByGossip(t *testing.T) {
+	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t)}
+	id := club(t, nodes...)
+	aa := nodes[0].anyByID(id)
+	forkPut(t, nodes[0], id, "before")
+	twin := thief(t, aa)
+	head, _ := twin.Head()
+	forkPut(t, nodes[0], id, "own")
+	soon(t, "all hold the chain", func() error { return sameSet(id, nodes...) })
+	other := branch(t, aa, twin, "stolen", 1)
+	for i := range nodes {
+		nodes[i] = again(t, nodes[i], func(c *Config) { c.NoReconcile = true })
+	}
+	for i, n := range nodes[1:] {
+		for _, other := range nodes[:i+1] {
+			meetAgain(t, n, other)
+		}
+	}
+	pings := 0 // a frame reaches others once the mesh has links
+	soon(t, "all hear the second", eachNode([]*Node{nodes[0], nodes[2]}, func(n *Node) error {
+		c := n.mesh.Counters()
+		if c.ByReason[gossip.Fresh].Load()+c.ByReason[gossip.Ahead].Load()+c.ByReason[gossip.Parked].Load() > 0 {
+			return nil
+		}
+		forkPut(t, nodes[1], id, fmt.Sprint("ping", pings))
+		pings++
+		return errors.New("nothing heard yet")
+	}))
+	if err := show(t, nodes[1].anyByID(id), "", other); !errors.Is(err, envelope.ErrFork) {
+		t.Fatal(err)
+	}
+	soon(t, "the proof is everywhere", eachNode(nodes, func(n *Node) error { return forkedAt(n, id, twin.Chain(), head.Seq+1) }))
 }
