@@ -88,7 +88,7 @@ func (a *actor) audit(ctx context.Context) error {
 }
 
 // drawn reports whether the repos hold what the positions of the chains say
-// was drawn from them. A repo that is gone is not in the audit of the store.
+// was drawn from them.
 func (a *actor) drawn() (bool, error) {
 	for id := range a.epochs {
 		for row, err := range a.store.AllApplied(id) {

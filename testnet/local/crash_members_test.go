@@ -114,7 +114,7 @@ func (k *killing) dies(ctx context.Context, victim string, change func() error, 
 	}
 	answer := make(chan error, 1)
 	go func() { answer <- change() }()
-	time.Sleep(time.Duration(k.rng.IntN(12_000)) * time.Microsecond) // where it hits is left to chance
+	<-time.After(time.Duration(k.rng.IntN(12_000)) * time.Microsecond) // where it hits is left to chance
 	n.kill()
 	first := <-answer
 	if _, err := k.again(ctx, n); err != nil {
