@@ -71,10 +71,14 @@ func (l *Live) Lead(ctx context.Context) (Result, error) {
 	defer stop()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for target := 0; l.err == nil && ctx.Err() == nil; l.wake.Wait() {
+	for target := 0; ; l.wake.Wait() {
 		switch {
 		case target > 0 && l.ended >= target:
 			return l.last, nil
+		case l.err != nil:
+			return Result{}, l.err
+		case ctx.Err() != nil:
+			return Result{}, context.Cause(ctx)
 		case target > 0:
 		case l.ended > 0 && l.s.over() && l.s.res.Rounds == l.ended:
 			if l.err = l.s.Lead(); l.err == nil {
@@ -85,11 +89,10 @@ func (l *Live) Lead(ctx context.Context) (Result, error) {
 		default:
 			target = l.ended + 1
 		}
+		if l.err != nil {
+			return Result{}, l.err
+		}
 	}
-	if l.err != nil {
-		return Result{}, l.err
-	}
-	return Result{}, context.Cause(ctx)
 }
 
 // Close ends the stream.
@@ -110,7 +113,7 @@ func (l *Live) read() {
 	for {
 		m, n, err := ReadFrame(l.rw)
 		l.mu.Lock()
-		for err == nil && l.err == nil && l.s.over() && l.s.res.Rounds > l.ended {
+		for (err == nil || errors.Is(err, io.EOF)) && l.err == nil && l.s.over() && l.s.res.Rounds > l.ended {
 			l.wake.Wait() // the outcome is still to be told
 		}
 		switch {

@@ -112,7 +112,7 @@ func cost(t *testing.T, w *world, a, b *memory, change func()) (ra, rb Result) {
 	x.lead(1)
 	x.run()
 	for i := range x.side {
-		if x.errs[i] != nil || !x.done[i] || !x.side[i].res.Equal {
+		if r := x.side[i].res; x.errs[i] != nil || !x.done[i] || !r.Equal || r.PeerCtl != r.Ctl {
 			t.Fatalf("side %d: %v, %+v", i, x.errs[i], x.side[i].res)
 		}
 	}

@@ -103,6 +103,9 @@ func checkEqual(t *rapid.T, x *wire, sides [2]*memory, want map[envelope.ID]bool
 		if !maps.Equal(m.ids(), want) {
 			t.Fatalf("side %d holds %d, want %d", i, len(m.ids()), len(want))
 		}
+		if r.Ctl != m.log.head() {
+			t.Fatalf("control heads: %+v", r)
+		}
 		if r.Led == x.side[1-i].Result().Led || r.Rounds != x.side[1-i].Result().Rounds {
 			t.Fatalf("who leads: %+v", r)
 		}

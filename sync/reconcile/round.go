@@ -246,7 +246,7 @@ func (s *Session) onDone(m Done) error {
 		return blame("done", ErrOrder)
 	}
 	s.res.Past = m.Past
-	s.turn()
+	s.answered()
 	return s.finish(true)
 }
 
@@ -257,7 +257,7 @@ func (s *Session) onDigest(m Digest) error {
 	if m.Epoch != s.res.Epoch {
 		return blame("digest", fmt.Errorf("epoch %d, ours is %d: %w", m.Epoch, s.res.Epoch, space.ErrMalformed))
 	}
-	s.turn()
+	s.answered()
 	s.theirs = m
 	if s.phase == transfer {
 		return s.verdict()
@@ -350,6 +350,15 @@ func (s *Session) remember() error {
 		s.cfg.Memory.keep(s.cfg.RemotePeer, b)
 	}
 	return nil
+}
+
+// answered takes note that the follower went on: without asking for the
+// control log, if ours is its own.
+func (s *Session) answered() {
+	s.turn()
+	if s.phase == awaitAnswer && !s.logKnown {
+		s.res.PeerCtl = s.res.Ctl
+	}
 }
 
 // turn counts a round trip: we spoke, and this is heard in answer.

@@ -188,7 +188,7 @@ func (s *Session) onVector(m Vector) error {
 	if s.eager.base == nil {
 		return blame("vector: no base was named", ErrOrder)
 	}
-	s.turn()
+	s.answered()
 	b := s.eager.base
 	s.theirs = Digest{Epoch: s.res.Epoch, Count: m.Count, Digest: b.digest}
 	if len(m.Digest) == 0 {
