@@ -56,7 +56,10 @@ func (s *shelf) keep(adv Advance) error {
 	}
 	s.Commit(adv)
 	for _, run := range adv.Left {
-		if err := s.take(nil, run); err != nil && !errors.Is(err, ErrFork) && !errors.Is(err, ErrDuplicate) {
+		// The first of them may cut the chain to before the next.
+		var gap ErrGap
+		err := s.take(nil, run)
+		if err != nil && !errors.Is(err, ErrFork) && !errors.Is(err, ErrDuplicate) && !errors.As(err, &gap) {
 			return err
 		}
 	}
