@@ -140,17 +140,19 @@ func (n *Node) Forget(_ context.Context, id space.ID) error {
 	n.mu.Lock()
 	r := n.spaces[a.sid]
 	delete(n.spaces, a.sid)
-	for topic, other := range n.topics {
-		if other == a {
-			delete(n.topics, topic)
-		}
-	}
 	n.mu.Unlock()
 	if r == nil {
 		return fmt.Errorf("forget %s: %w", id, space.ErrSpaceNotFound)
 	}
 	r.stop()
 	<-r.ended
+	n.mu.Lock() // now that no epoch can open its topic any more
+	for topic, other := range n.topics {
+		if other == a {
+			delete(n.topics, topic)
+		}
+	}
+	n.mu.Unlock()
 	n.deafen(r)
 	if err := n.keys.Delete(spaceKeyName(n.storeKey, a.sid)); err != nil {
 		return fmt.Errorf("forget %s: %w", id, diskError(err))
