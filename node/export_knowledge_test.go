@@ -1,9 +1,12 @@
 package node
 
 import (
+	"context"
+	"crypto/rand"
 	"io"
 	"sync"
 
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -18,6 +21,7 @@ type Holdings struct {
 	C      identity.Commitment
 	Device identity.Device
 	PUK    identity.PUK
+	DIDKey []byte
 	Log    [][]byte // own identity log
 	Spaces map[space.ID]*HeldSpace
 }
@@ -36,7 +40,8 @@ type HeldSpace struct {
 // Dump reads a running node's home.
 func Dump(n *Node) (*Holdings, error) {
 	h := &Holdings{
-		C: n.self.c, Device: n.self.device, PUK: n.self.ownPUK(), Log: n.self.ownLog(), Spaces: map[space.ID]*HeldSpace{},
+		C: n.self.c, Device: n.self.device, PUK: n.self.ownPUK(), DIDKey: n.self.didKey.(atcrypto.PrivateKeyExportable).Bytes(),
+		Log: n.self.ownLog(), Spaces: map[space.ID]*HeldSpace{},
 	}
 	for _, r := range n.all() {
 		a := r.actor
@@ -85,8 +90,35 @@ func Dump(n *Node) (*Holdings, error) {
 func Tap(n *Node, w io.Writer) {
 	for id, serve := range map[protocol.ID]network.StreamHandler{
 		joinProtocol: n.serveJoin, objectProtocol: n.serveObject, proposeProtocol: n.servePropose, syncProtocol: n.serveSync,
+		delegateProtocol: n.serveDelegate, identityProtocol: n.serveIdentity, forkProtocol: n.serveFork,
 	} {
 		n.host.SetStreamHandler(id, func(s network.Stream) { serve(&tapped{Stream: s, w: w}) })
+	}
+}
+
+// EnrolTapped is Machine.Enrol, except that w sees every byte of the stream.
+func EnrolTapped(ctx context.Context, m Machine, w io.Writer, show func(Offer)) error {
+	code, err := identity.NewCode(rand.Reader)
+	if err != nil {
+		return err
+	}
+	dev, err := identity.NewDevice(rand.Reader)
+	if err != nil {
+		return err
+	}
+	h, key, err := m.host()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	e := &enrolment{m: m, h: h, key: key, code: code, device: dev, done: make(chan enrolled, 1)}
+	h.SetStreamHandler(deviceProtocol, func(s network.Stream) { e.serve(ctx, &tapped{Stream: s, w: w}) })
+	show(Offer{Code: code.String(), Addrs: fullAddrs(h)})
+	select {
+	case r := <-e.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

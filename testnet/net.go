@@ -100,6 +100,27 @@ func (w *Net) Open(home string, change ...func(*node.Config)) *Node {
 	return n
 }
 
+// Machine is an empty home on the network, at the address of the node that Open
+// starts on it once it is somebody's.
+func (w *Net) Machine(home string) node.Machine {
+	m := node.Machine{Home: home, NoMDNS: true}
+	m.Listen, m.Host = w.attach(simnet.IntToPublicIPv4(len(w.nodes) + 1))
+	return m
+}
+
+// attach is what puts a host on the network.
+func (w *Net) attach(ip net.IP) (listen []string, host []libp2p.Option) {
+	mbps := w.link.Mbps
+	if mbps == 0 {
+		mbps = 100
+	}
+	half := simnet.LinkSettings{BitsPerSecond: mbps * simnet.Mibps}
+	return []string{fmt.Sprintf("/ip4/%s/udp/4001/quic-v1", ip)}, []libp2p.Option{
+		simlibp2p.QUICSimnet(w.sim, simnet.NodeBiDiLinkSettings{Downlink: half, Uplink: half}),
+		libp2p.DisableIdentifyAddressDiscovery(), // its timers never let a bubble rest
+	}
+}
+
 // Node is the i-th node.
 func (w *Net) Node(i int) *Node { return w.nodes[i] }
 
@@ -109,18 +130,8 @@ func (w *Net) Nodes() []*Node { return w.nodes }
 // Start runs a node that was stopped, on its home and address.
 func (n *Node) Start() {
 	n.net.t.Helper()
-	mbps := n.net.link.Mbps
-	if mbps == 0 {
-		mbps = 100
-	}
-	half := simnet.LinkSettings{BitsPerSecond: mbps * simnet.Mibps}
-	cfg := node.Config{
-		Home: n.Home, NoMDNS: true, Listen: []string{fmt.Sprintf("/ip4/%s/udp/4001/quic-v1", n.ip)},
-		Host: []libp2p.Option{
-			simlibp2p.QUICSimnet(n.net.sim, simnet.NodeBiDiLinkSettings{Downlink: half, Uplink: half}),
-			libp2p.DisableIdentifyAddressDiscovery(), // its timers never let a bubble rest
-		},
-	}
+	cfg := node.Config{Home: n.Home, NoMDNS: true}
+	cfg.Listen, cfg.Host = n.net.attach(n.ip)
 	if testing.Verbose() && os.Getenv("KITH_TEST_LOG") != "" {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", n.ip)
 	}
