@@ -112,7 +112,7 @@ func (n *Node) adoptParent(child [32]byte, r parentRecord) error {
 		return err
 	}
 	if !ok {
-		n.wg.Go(func() { n.nudgeMembers(child) })
+		n.spawn(func() { n.nudgeMembers(child) })
 	}
 	return nil
 }

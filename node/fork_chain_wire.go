@@ -91,7 +91,7 @@ func (n *Node) tradeFork(a *actor, e *epoch, chain envelope.ChainID, with peer.I
 		n.forks.under = map[forkKey]bool{}
 	}
 	n.forks.under[key] = true
-	n.wg.Go(func() {
+	n.spawn(func() {
 		ctx, cancel := context.WithTimeout(n.ctx, forkDeadline)
 		defer cancel()
 		before := a.stands(e, chain)

@@ -121,7 +121,7 @@ func (n *Node) race(ctx context.Context, peers []peer.AddrInfo, ask func(context
 				continue
 			}
 			waiting++
-			n.wg.Go(func() { results <- ask(ctx, p) })
+			n.spawn(func() { results <- ask(ctx, p) })
 		}
 		if waiting == 0 {
 			return err

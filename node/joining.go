@@ -47,7 +47,7 @@ func (n *Node) Join(ctx context.Context, text string) (xrpc.Joined, error) {
 	if p == nil {
 		p = &pendingJoin{done: make(chan struct{})}
 		n.joins[link.SpaceID] = p
-		n.wg.Go(func() { n.keepJoining(link, p) })
+		n.spawn(func() { n.keepJoining(link, p) })
 	}
 	n.mu.Unlock()
 	select {

@@ -53,6 +53,7 @@ type Node struct {
 	ctx    context.Context // done when the node stops
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	ending sync.RWMutex // held while cancel is called: nothing is spawned after it
 
 	mu     sync.RWMutex // guards what follows
 	spaces map[[32]byte]*running
@@ -159,7 +160,7 @@ func (n *Node) serve() {
 		n.host.SetStreamHandler(syncProtocol, n.serveSync)
 	}
 	n.host.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
-		n.wg.Go(func() { n.connected(c) })
+		n.spawn(func() { n.connected(c) })
 	}})
 	n.wg.Go(func() { n.redial.run(n.ctx) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
@@ -169,6 +170,16 @@ func (n *Node) serve() {
 	n.servePersona()
 	if !n.cfg.NoMDNS {
 		n.startMDNS()
+	}
+}
+
+// spawn runs f beside what goes on, unless the node is closing; Close waits for
+// it.
+func (n *Node) spawn(f func()) {
+	n.ending.RLock()
+	defer n.ending.RUnlock()
+	if n.ctx.Err() == nil {
+		n.wg.Go(f)
 	}
 }
 
@@ -202,7 +213,9 @@ func (n *Node) connected(c network.Conn) {
 // Close stops the node: no new streams, the spaces say what they owe, then
 // the network and the store end.
 func (n *Node) Close() error {
+	n.ending.Lock()
 	n.cancel()
+	n.ending.Unlock()
 	if n.api != nil {
 		n.api.Close() // an error means that the server closed it
 	}
@@ -340,7 +353,7 @@ func (n *Node) start(a *actor) error {
 		err = n.hear(r, e)
 	}
 	go a.run(ctx) // what it owes to gossip, it can say now
-	n.wg.Go(func() { n.tend(ctx, a) })
+	n.spawn(func() { n.tend(ctx, a) })
 	n.redial.poke()
 	n.account.poke()
 	return err
@@ -400,7 +413,7 @@ func (n *Node) departed(a *actor) {
 	r := n.spaces[a.sid]
 	n.mu.RUnlock()
 	if r != nil {
-		n.wg.Go(func() { n.deafen(r) })
+		n.spawn(func() { n.deafen(r) })
 	}
 }
 

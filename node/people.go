@@ -240,7 +240,7 @@ func (n *Node) moved(c identity.Commitment, old, new identity.State) {
 	watch := n.people.watch
 	n.people.mu.RUnlock()
 	for _, f := range watch {
-		n.wg.Go(func() { f(c, old, new) })
+		n.spawn(func() { f(c, old, new) })
 	}
 }
 
@@ -354,7 +354,7 @@ func (n *Node) startMDNS() {
 		n.log.Warn("no discovery on the local network", "err", err)
 		return
 	}
-	n.wg.Go(func() {
+	n.spawn(func() {
 		<-n.ctx.Done()
 		if err := s.Close(); err != nil {
 			n.log.Debug("stop mdns", "err", err)
@@ -366,7 +366,7 @@ func (n *Node) startMDNS() {
 type nearby struct{ n *Node }
 
 func (f nearby) HandlePeerFound(p peer.AddrInfo) {
-	f.n.wg.Go(func() {
+	f.n.spawn(func() {
 		if p.ID != f.n.host.ID() && f.n.ctx.Err() == nil {
 			if err := f.n.redial.try(f.n.ctx, p); err != nil {
 				f.n.log.Debug("peer on the local network", "err", err)

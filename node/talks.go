@@ -195,7 +195,7 @@ func (n *Node) lead(ctx context.Context, a *actor, ep *epoch, with peer.ID, once
 		return reconcile.Result{}, err
 	}
 	c.once = once
-	n.wg.Go(func() {
+	n.spawn(func() {
 		if err := c.run(n.ctx); err != nil {
 			n.log.Debug("sync stream ended", "peer", with, "space", fingerprint(a.sid), "epoch", ep.n, "err", err)
 		}

@@ -20,9 +20,11 @@ func (e *engine) heal(f *fault) error {
 	if f.lost {
 		return f.err
 	}
+	next := again // what others see of a fault does not change
 	if err := e.m.Probe(2*e.opts.WriteBufferBytes + f.undo.n); err != nil {
-		again.err = writeError(err)
-		return again.err
+		next.err = writeError(err)
+		e.fault.Store(&next)
+		return next.err
 	}
 	old, ok := e.beginSwap()
 	if !ok {
@@ -33,10 +35,15 @@ func (e *engine) heal(f *fault) error {
 	}
 	db, err := openOn(e.m, e.opts, lenient)
 	if err != nil {
-		again.err = writeError(err)
+		next.err = writeError(err)
 		db, _ = openOn(e.m, e.opts, readOnly)
-	} else if err = e.prove(db, &again); err == nil {
+	} else {
+		err = e.prove(db, &next)
+	}
+	if err == nil {
 		e.fault.Store(nil)
+	} else {
+		e.fault.Store(&next)
 	}
 	e.endSwap(db)
 	return err
