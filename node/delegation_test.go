@@ -528,3 +528,47 @@ func TestUndelegate(t *testing.T) {
 		f.within(time.Minute, "reads again", f.has(2, parent, "after"))
 	})
 }
+
+// TestDelegationRaisesKeeper: a keeper that reads, and is sent at write, is no
+// member that writes by the roster: its own issuer gives it no certificate. It
+// asks another keeper for one, once, and stays a keeper.
+func TestDelegationRaisesKeeper(t *testing.T) {
+	t.Parallel()
+	ann, bob := start(t, t.TempDir()), start(t, t.TempDir())
+	parent, child := create(t, ann, "parent"), create(t, ann, "child")
+	joinAt(t, ann, bob, parent, space.LevelRead)
+	joinAt(t, ann, bob, child, space.LevelWrite)
+	if _, err := ann.SetKeeper(t.Context(), parent, did(t, bob), []xrpc.Cap{xrpc.CapAdmit}); err != nil {
+		t.Fatal(err)
+	}
+	admits := func(epoch uint64) func() error {
+		return func() error {
+			h, err := node.Dump(bob)
+			if err == nil && h.Spaces[parent].Issuers[epoch] == nil {
+				err = fmt.Errorf("no issuer of epoch %d", epoch)
+			}
+			return err
+		}
+	}
+	eventually(t, "the keeper has the issuer", admits(1))
+	if _, err := ann.Delegate(t.Context(), parent, child, space.LevelWrite); err != nil {
+		t.Fatal(err)
+	}
+	writes := func(key string) func() error {
+		return func() error {
+			rec, err := space.RecordFromJSON([]byte(`{"$type":"com.example.forum.post","text":"sent"}`))
+			if err == nil {
+				_, err = bob.Write(t.Context(), parent, []xrpc.Write{{Action: xrpc.ActionPut, Path: path(key), Value: rec}}, xrpc.WriteOptions{})
+			}
+			return err
+		}
+	}
+	eventually(t, "the keeper writes", writes("a"))
+	eventually(t, "and is a keeper", admits(1))
+	if _, err := ann.Rotate(t.Context(), parent); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is one in the next epoch", admits(2))
+	eventually(t, "and writes", writes("b"))
+	eventually(t, "and still is", admits(2))
+}

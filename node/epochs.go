@@ -56,7 +56,7 @@ func (c *change) adopt(next *control.State, rot *control.Rotation) {
 
 // unwrap opens this member's wrap of an epoch and checks it against the log.
 func (a *actor) unwrap(st *control.State, rot *control.Rotation) (*epoch, error) {
-	if a.sentBy(st) != ([32]byte{}) {
+	if m, _ := st.Member(a.self.c); m.Level < space.LevelRead && a.sentBy(st) != ([32]byte{}) {
 		return a.unwrapSent(st, rot)
 	}
 	w, err := a.wrapOf(st, rot, a.self.c)
@@ -423,6 +423,11 @@ type newKeys struct {
 
 // handle takes the keys first: with them the entries can be read.
 func (m *newKeys) handle(a *actor) {
+	for _, e := range m.joined.epochs {
+		if have := a.epochs[e.id]; have != nil && e.iss == nil {
+			e.iss = have.iss // a welcome brings none
+		}
+	}
 	err := a.takeKeys(m.joined.closed, m.joined.epochs...)
 	if err == nil {
 		var raws [][]byte

@@ -318,3 +318,35 @@ func writeOf(key string) xrpc.Write {
 		Action: xrpc.ActionPut, Path: space.Path{Collection: "com.example.forum.post", Key: space.RecordKey(key)}, Value: rec,
 	}
 }
+
+// TestRaisedKeeper: a member that read only itself is raised and made a keeper,
+// and a new epoch comes, while it is off. It holds the new epoch with its
+// issuer then, and has to ask for the rest of the old one's keys all the same.
+func TestRaisedKeeper(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	ann, bob := start(t, t.TempDir()), start(t, home)
+	id := create(t, ann, "club")
+	joinAt(t, ann, bob, id, space.LevelReadSelf)
+	who := did(t, bob)
+	first := put(t, ann, id, "a", "not for who reads only itself")
+	if err := bob.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ann.SetLevel(t.Context(), id, who, space.LevelWrite); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ann.SetKeeper(t.Context(), id, who, []xrpc.Cap{xrpc.CapAdmit}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ann.Rotate(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	bob = start(t, home)
+	eventually(t, "the keeper reads what was before", sees(bob, id, did(t, ann), "a", first))
+	put(t, bob, id, "b", "and writes")
+	h, err := node.Dump(bob)
+	if err != nil || h.Spaces[id].Issuers[2] == nil {
+		t.Errorf("the issuer is not here; %v", err)
+	}
+}

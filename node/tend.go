@@ -64,6 +64,13 @@ func (n *Node) tend(ctx context.Context, a *actor) {
 			continue
 		case err != nil:
 			n.log.Info("a space lacks keys or a certificate", "space", fingerprint(a.sid), "err", err)
+		default:
+			// What was brought was not enough. Taking it woke us: without a
+			// pause this would go round and round.
+			select {
+			case <-a.wants:
+			default:
+			}
 		}
 		switch {
 		case wait == idle:
@@ -79,7 +86,7 @@ func (n *Node) supply(ctx context.Context, a *actor) error {
 	if a.farewell() != nil {
 		return n.sayLeave(ctx, a)
 	}
-	if a.holdsIssuer() {
+	if a.helpsItself() {
 		m := &recertify{reply: make(chan error, 1)}
 		err, sendErr := ask(ctx, a, m, m.reply)
 		return errors.Join(err, sendErr)
@@ -99,11 +106,14 @@ func (n *Node) supply(ctx context.Context, a *actor) error {
 	return n.askKeepers(ctx, a)
 }
 
-// holdsIssuer reports whether the epoch in force is here with its issuer.
-func (a *actor) holdsIssuer() bool {
+// helpsItself reports whether the epoch in force is here with its issuer, and
+// nothing is missing but a certificate, which the roster gives. A keeper that
+// was raised asks for keys like others, one that a child lets write shows
+// another keeper the word of the child.
+func (a *actor) helpsItself() bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.now != nil && a.now.n == a.ctl.Epoch && a.now.iss != nil
+	return a.now != nil && a.now.n == a.ctl.Epoch && a.now.iss != nil && !a.lacksKeys() && a.ctl.MayWrite(a.self.c, a.now.n)
 }
 
 // askKeepers asks those who may admit for a welcome to the space we are in.
