@@ -28,8 +28,12 @@ func (s *saga) stepDevice(k int) {
 		return
 	}
 	switch {
-	case d.id == "":
+	case d.id == "" || k >= d.to-4 && !d.alone && s.lives(d.owner) < space.LevelRead:
 		s.w.Heal()
+		s.did = append(s.did, fmt.Sprintf("%d reads: %v", d.owner, s.letRead(d.owner)))
+	}
+	switch {
+	case d.id == "":
 		s.did = append(s.did, fmt.Sprintf("a second device of %d: %v", d.owner, s.enrol()))
 	case k >= d.to-3 && !d.alone:
 		// What happens from now on it does not hear, and what it writes nobody
@@ -43,6 +47,24 @@ func (s *saga) stepDevice(k int) {
 		d.revoked = err == nil
 		s.did = append(s.did, fmt.Sprintf("the second device is revoked: %v", err))
 	}
+}
+
+// letRead sees to it that somebody reads the story.
+func (s *saga) letRead(i int) error {
+	ctx, cancel := s.soon()
+	defer cancel()
+	switch level := s.lives(i); {
+	case level >= space.LevelRead:
+		return nil
+	case level == space.LevelReadSelf:
+		_, err := s.w.Node(0).SetLevel(ctx, s.id, s.dids[i], space.LevelWrite)
+		return err
+	}
+	inv, err := s.w.Node(0).Invite(ctx, s.id, xrpc.InviteOptions{Level: space.LevelWrite, MaxUses: 1})
+	if err == nil {
+		_, err = s.w.Node(i).Join(ctx, inv.Link)
+	}
+	return err
 }
 
 // enrol makes an empty home a device of its owner's.

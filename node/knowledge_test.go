@@ -139,6 +139,9 @@ func (s *saga) step() {
 		s.stepChild(i)
 		return
 	}
+	if i == s.second.owner && s.second.alone {
+		return // stays in, or the revocation of its device would change nothing
+	}
 	n := s.w.Node(i)
 	level, keeper := s.level(i)
 	pick := space.LevelReadSelf + space.Level(s.rand.IntN(3))
