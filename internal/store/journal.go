@@ -29,7 +29,7 @@ const (
 	// page is what files are written ahead in.
 	page = 4 << 10
 	// aheadMost is how far at once, at most.
-	aheadMost = 512 << 10
+	aheadMost = 64 << 10
 	// smallSync is the most that a small commit brings to a sync, and
 	// smallSyncs how many of them in a row make a log be written ahead.
 	// Otherwise all that is written in bulk would be written twice.
