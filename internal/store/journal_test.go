@@ -276,9 +276,9 @@ func TestWriteAhead(t *testing.T) {
 		n     int
 		zeros int // chunks that are written ahead
 	}{
-		"own":             {Own, 2000, 100, 1},
-		"many own":        {Own, 2000, 600, 3},
-		"a buffer of own": {Own, 2000, 1850, 7},
+		"own":             {Own, 2000, 100, 3},
+		"many own":        {Own, 2000, 600, 19},
+		"a buffer of own": {Own, 2000, 1850, 58},
 		"large own":       {Own, smallSync + 1, 40, 0},
 		"remote in bulk":  {Remote, 60_000, 60, 0},
 		"derived":         {Derived, 200, 2000, 0},
