@@ -139,11 +139,11 @@ func (s *saga) step() {
 		s.stepChild(i)
 		return
 	}
-	if i == s.second.owner && s.second.alone {
-		return // stays in, or the revocation of its device would change nothing
-	}
 	n := s.w.Node(i)
 	level, keeper := s.level(i)
+	if i == s.second.owner && level != space.LevelNone {
+		return // stays in, or the revocation of its device would change nothing
+	}
 	pick := space.LevelReadSelf + space.Level(s.rand.IntN(3))
 	ctx, cancel := s.soon()
 	defer cancel()
@@ -300,11 +300,23 @@ func (s *saga) agree(history string) {
 			}
 			have, err := s.records(n)
 			if err == nil && have != want {
-				err = fmt.Errorf("%d lines of records, the authority has %d", strings.Count(have, "\n"), strings.Count(want, "\n"))
+				err = fmt.Errorf("%d lines of records, the authority has %d; %q", strings.Count(have, "\n"), strings.Count(want, "\n"), differ(have, want))
 			}
 			return err
 		})
 	}
+}
+
+// differ names the lines that only one of two texts has.
+func differ(have, want string) (out []string) {
+	for sign, pair := range map[string][2]string{"more: ": {have, want}, "fewer: ": {want, have}} {
+		for line := range strings.Lines(pair[0]) {
+			if !strings.Contains(pair[1], line) {
+				out = append(out, sign+strings.TrimSpace(line))
+			}
+		}
+	}
+	return out
 }
 
 func (s *saga) until(what string, check func() error) {
