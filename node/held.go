@@ -44,7 +44,11 @@ const releaseMax = 64
 // rev, and there are none.
 func (a *actor) release() {
 	for len(a.held.rows) > 0 && a.canSeal() && a.mayWrite() == nil {
-		rows := a.held.rows[:min(len(a.held.rows), releaseMax)]
+		rows, err := a.rising(a.held.rows[:min(len(a.held.rows), releaseMax)])
+		if err != nil {
+			a.log.Error("read what was held", "err", err)
+			return
+		}
 		c := a.begin()
 		if err := a.sealHeld(c, rows); err != nil {
 			a.log.Error("seal what was held", "err", err)
@@ -60,6 +64,28 @@ func (a *actor) release() {
 		a.stmtDue = time.Now().Add(statementSilence)
 		a.flushOutbox()
 	}
+}
+
+// rising are the first rows that one chain can carry: its revs only rise. A
+// chain that has gone beyond the first of them is ended.
+func (a *actor) rising(rows []store.HeldRow) ([]store.HeldRow, error) {
+	var last space.TID
+	for i, row := range rows {
+		b, err := space.DecodeBatch(row.Body)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 && b.Rev <= last {
+			return rows[:i], nil
+		}
+		if i == 0 && a.writer != nil {
+			if ch := a.chains[a.writer.Chain()]; ch != nil && ch.rev >= b.Rev {
+				a.endChain()
+			}
+		}
+		last = b.Rev
+	}
+	return rows, nil
 }
 
 func (a *actor) sealHeld(c *change, rows []store.HeldRow) error {
