@@ -283,5 +283,5 @@ func (a *actor) rotationOfEpoch(st *control.State) (*control.Rotation, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rotationOf(e.Body()), nil
+	return e.Rotation(), nil
 }

@@ -220,7 +220,7 @@ func BenchmarkAdoption(b *testing.B) {
 					b.Fatal(err)
 				}
 				a.mu.RLock()
-				_, err = a.unwrap(next, rotationOf(e.Body()))
+				_, err = a.unwrap(next, e.Rotation())
 				a.mu.RUnlock()
 				if err != nil {
 					b.Fatal(err)

@@ -200,7 +200,7 @@ type newTerm struct {
 func (c *change) follow(s, next *control.State, e *control.Entry) {
 	c.ctl = next
 	c.batch.Control = append(c.batch.Control, store.ControlRow{Seq: e.Seq, Raw: e.Raw()})
-	rot := rotationOf(e.Body())
+	rot := e.Rotation()
 	if rot != nil {
 		c.adopt(next, rot)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -73,11 +74,25 @@ func (x *crash) step(what string, inKeys bool) bool {
 		}
 	}
 	x.left = x.disk.Clone(x.keep)
-	if err := os.CopyFS(x.home, os.DirFS(x.n.cfg.Home)); err != nil {
+	if err := copyHome(x.home, x.n.cfg.Home); err != nil {
 		x.errors = append(x.errors, err)
 	}
 	close(x.dead)
 	return true
+}
+
+// copyHome copies a home in use. A file that is about to take another's place
+// may be gone when its turn comes: then it has, and the copy begins anew.
+func copyHome(to, from string) error {
+	for {
+		err := os.CopyFS(to, os.DirFS(from))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.RemoveAll(to); err != nil {
+			return err
+		}
+	}
 }
 
 func (x *crash) keyStep(what string) error {

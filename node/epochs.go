@@ -17,27 +17,6 @@ import (
 	"github.com/kithnet/kith/space/seal"
 )
 
-// rotationOf is the rotation an entry's body carries, nil if none.
-func rotationOf(body any) *control.Rotation {
-	switch b := body.(type) {
-	case control.Rotation:
-		return &b
-	case control.MemberRemove:
-		return b.Rotation
-	case control.MemberLevel:
-		return b.Rotation
-	case control.PolicyChange:
-		return b.Rotation
-	case control.InviteRevoke:
-		return b.Rotation
-	case control.KeeperSet:
-		return b.Rotation
-	case control.Delegation:
-		return b.Rotation
-	}
-	return nil
-}
-
 // adopt takes the keys of the epoch that a control entry opens, if they are
 // sealed to us and here. If not, the space goes on without them until somebody
 // brings them: see lacks.
@@ -159,7 +138,7 @@ func (a *actor) issuerOf(st *control.State, e *epoch) (ed25519.PublicKey, error)
 	if err != nil {
 		return nil, err
 	}
-	body, ok := epochOf(entry.Body())
+	body, ok := epochOf(entry)
 	if !ok {
 		return nil, space.ErrMalformed
 	}

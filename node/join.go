@@ -312,7 +312,7 @@ func (b belief) issuers(j *joined, keys seal.Keys, w seal.Welcome) (map[uint64]e
 		bodies = append(bodies, *b.opened)
 	}
 	for _, e := range j.entries {
-		if body, ok := epochOf(e.Body()); ok {
+		if body, ok := epochOf(e); ok {
 			bodies = append(bodies, body)
 		}
 	}
@@ -330,11 +330,11 @@ func (b belief) issuers(j *joined, keys seal.Keys, w seal.Welcome) (map[uint64]e
 }
 
 // epochOf is the epoch that an entry's body opens.
-func epochOf(body any) (control.Epoch, bool) {
-	if e, ok := body.(control.Epoch); ok {
+func epochOf(entry *control.Entry) (control.Epoch, bool) {
+	if e, ok := entry.Body().(control.Epoch); ok {
 		return e, true
 	}
-	if rot := rotationOf(body); rot != nil {
+	if rot := entry.Rotation(); rot != nil {
 		return rot.Epoch, true
 	}
 	return control.Epoch{}, false

@@ -158,7 +158,7 @@ func (h *hoard) pages(s *saga, t *trove) (out []page) {
 			}
 			next[m.C] = h.genAt(m.C, m.ILHead)
 		}
-		rot := oracle.Rotation(e.Body())
+		rot := oracle.Rotation(e)
 		if rot != nil {
 			for _, w := range rot.Epoch.Wraps {
 				if _, in := next[w.C]; in {

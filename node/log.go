@@ -167,7 +167,7 @@ func (a *actor) append(e *control.Entry, pages []store.ObjectRow) (*control.Stat
 	a.layOut(pages)
 	defer a.layOut(nil)
 	c.follow(a.ctl, next, e)
-	if rotationOf(e.Body()) != nil && len(c.adopted) == 0 && next.Epoch > a.ctl.Epoch {
+	if e.Rotation() != nil && len(c.adopted) == 0 && next.Epoch > a.ctl.Epoch {
 		return nil, fmt.Errorf("change %s: the new epoch is not wrapped to its sequencer: %w", a.id, space.ErrMalformed)
 	}
 	if err := a.commitEntry(c, e); err != nil {

@@ -205,7 +205,7 @@ func (a *actor) opening() (*control.Rotation, bool) {
 	if err != nil {
 		return nil, false
 	}
-	rot := rotationOf(e.Body())
+	rot := e.Rotation()
 	return rot, rot != nil
 }
 

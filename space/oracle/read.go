@@ -59,7 +59,7 @@ func Entry(name string, raw []byte, sid [32]byte, objects map[[32]byte][]byte) [
 		if err := e.Open(nil); err != nil {
 			panic(err)
 		}
-		return Body(e.Body(), sid, e.Epoch, objects)
+		return bodyOf(e, sid, objects)
 	}
 	var inside []*Item // the same for everybody
 	return []*Item{{
@@ -69,50 +69,35 @@ func Entry(name string, raw []byte, sid [32]byte, objects map[[32]byte][]byte) [
 				if err := e.Open(key); err != nil {
 					panic(err)
 				}
-				inside = Body(e.Body(), sid, e.Epoch, objects)
+				inside = bodyOf(e, sid, objects)
 			}
 			a.See(inside...)
 		},
 	}}
 }
 
-// Rotation is the rotation that the body of an entry carries, or nil.
-func Rotation(body any) *control.Rotation {
-	switch b := body.(type) {
-	case control.Epoch:
-		return &control.Rotation{Epoch: b}
-	case control.Rotation:
-		return &b
-	case control.MemberRemove:
-		return b.Rotation
-	case control.MemberLevel:
-		return b.Rotation
-	case control.PolicyChange:
-		return b.Rotation
-	case control.InviteRevoke:
-		return b.Rotation
-	case control.Delegation:
-		return b.Rotation
-	case control.KeeperSet:
-		return b.Rotation
-	}
-	return nil
-}
-
 // MaxGeneration is how many generations of a per-user key are tried where none
 // is named.
 const MaxGeneration = 6
 
-// Body is what the body of an entry holds that is sealed; epoch is the one in
-// force after it.
-func Body(body any, sid [32]byte, epoch uint64, objects map[[32]byte][]byte) []*Item {
+// Rotation is what an opened entry says of an epoch that begins with it, the
+// first one included; nil if none does.
+func Rotation(e *control.Entry) *control.Rotation {
+	if first, ok := e.Body().(control.Epoch); ok {
+		return &control.Rotation{Epoch: first}
+	}
+	return e.Rotation()
+}
+
+// bodyOf is what the body of an opened entry holds that is sealed.
+func bodyOf(e *control.Entry, sid [32]byte, objects map[[32]byte][]byte) []*Item {
 	var out []*Item
-	if k, ok := body.(control.KeeperSet); ok && len(k.Issuer) > 0 {
+	if k, ok := e.Body().(control.KeeperSet); ok && len(k.Issuer) > 0 {
 		for gen := uint32(1); gen <= MaxGeneration; gen++ {
-			out = append(out, IssuerWrap(control.Wrap{C: k.C, PUKGen: gen, Sealed: k.Issuer}, sid, epoch))
+			out = append(out, IssuerWrap(control.Wrap{C: k.C, PUKGen: gen, Sealed: k.Issuer}, sid, e.Epoch))
 		}
 	}
-	rot := Rotation(body)
+	rot := Rotation(e)
 	if rot == nil {
 		return out
 	}

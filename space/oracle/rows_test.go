@@ -129,7 +129,7 @@ func TestC22WhatARemovalTellsTheRemoved(t *testing.T) {
 			t.Errorf("the removed comes by the %s", what)
 		}
 	}
-	inner := must(seal.OpenInner(next.gk.Control(), r.state.SpaceID, 2, oracle.Rotation(e.Body()).Epoch.Inner))
+	inner := must(seal.OpenInner(next.gk.Control(), r.state.SpaceID, 2, oracle.Rotation(e).Epoch.Inner))
 	for _, what := range []string{"issuer's public key", "fetch key", "relay"} {
 		if !bytes.Contains(inner, secrets[what]) {
 			t.Errorf("the inner body does not hold the %s: the test shows nothing", what)
