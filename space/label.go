@@ -71,7 +71,10 @@ const (
 	LabelRedeem      Label = "invite/redeem" // Hash, Sign: redemption of an invite
 	LabelSyncAuth    Label = "sync/auth"     // Sign: holder of the fetch key on a sync stream
 	LabelRoster      Label = "roster"        // Hash: roster root
-	LabelDescriptor  Label = "desc"          // Sign: sequencer describes its space to those that delegate to it
+	LabelDescriptor  Label = "desc"          // Sign: sequencer describes its space to those that delegate to it, issuer its topic to relays
+	LabelLease       Label = "lease"         // Sign: holder of the fetch key asks a relay
+	LabelReceipt     Label = "receipt"       // Sign: relay says what it holds
+	LabelRelayHost   Label = "relay/host"    // KDF: relay key -> key of a further host
 	LabelLeave       Label = "leave"         // Sign: device of a member that leaves
 	LabelTransfer    Label = "transfer"      // Sign: device of the next authority
 	LabelSpaceDID    Label = "space/did"     // Sign: a space's own DID names its authority

@@ -47,6 +47,13 @@ func (i Issuer) Grant(writer ed25519.PublicKey, class uint16, notAfter uint64) [
 	return [envelope.GrantSize]byte(append(b, space.Sign(i.key(), space.LabelWriterCert, b)...))
 }
 
+// Describe makes the topic's descriptor, for relays: fetch is the epoch's public
+// fetch key, notAfter the Unix second up to which it can be leased.
+func (i Issuer) Describe(fetch ed25519.PublicKey, maxEnvelope uint32, notAfter uint64, retentionDays uint32) [envelope.DescriptorSize]byte {
+	b := envelope.DescriptorBody(i.Public(), fetch, maxEnvelope, notAfter, retentionDays)
+	return [envelope.DescriptorSize]byte(append(b, space.Sign(i.key(), space.LabelDescriptor, b)...))
+}
+
 // Vouch says, to members only, whose the writer key is.
 func (i Issuer) Vouch(writer ed25519.PublicKey, c identity.Commitment) [64]byte {
 	return [64]byte(space.Sign(i.key(), space.LabelVouch, writer, c[:]))

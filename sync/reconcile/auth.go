@@ -62,6 +62,44 @@ func (k FetchKey) Verify(message, signature []byte) bool {
 	return space.Verify(k.priv.Public().(ed25519.PublicKey), space.LabelSyncAuth, signature, message)
 }
 
+// At is the key on a stream with a relay, which proves itself with the key of
+// its peer id: it holds no fetch key. The caller knows that peer as a relay of
+// the space.
+func (k FetchKey) At(relay ed25519.PublicKey) Keys { return atRelay{k, relay} }
+
+type atRelay struct {
+	FetchKey
+	relay ed25519.PublicKey
+}
+
+func (k atRelay) Verify(message, signature []byte) bool {
+	return space.Verify(k.relay, space.LabelSyncAuth, signature, message)
+}
+
+// RelayKeys are a relay's: it knows who holds the fetch key by its public half,
+// and proves itself as the peer it is. sign signs with the key of its peer id.
+func RelayKeys(fetch ed25519.PublicKey, sign func(message []byte) ([]byte, error)) Keys {
+	return relayKeys{fetch, sign}
+}
+
+type relayKeys struct {
+	fetch ed25519.PublicKey
+	sign  func([]byte) ([]byte, error)
+}
+
+// Sign gives what no peer accepts if the key fails.
+func (k relayKeys) Sign(message []byte) []byte {
+	sig, err := k.sign(space.LabelSyncAuth.Message(message))
+	if err != nil || len(sig) != ed25519.SignatureSize {
+		return make([]byte, ed25519.SignatureSize)
+	}
+	return sig
+}
+
+func (k relayKeys) Verify(message, signature []byte) bool {
+	return space.Verify(k.fetch, space.LabelSyncAuth, signature, message)
+}
+
 // LogValue says that there is a key and not which.
 func (k FetchKey) LogValue() slog.Value { return slog.StringValue("fetch key") }
 

@@ -25,7 +25,7 @@ func (s *Session) onControl(m Control) error {
 	if err := s.expect(KindControl, awaitAnswer, awaitControl); err != nil {
 		return err
 	}
-	if s.phase == awaitAnswer && s.logKnown {
+	if s.cfg.Blind || s.phase == awaitAnswer && s.logKnown {
 		return blame("control", ErrOrder)
 	}
 	s.turn()

@@ -48,7 +48,13 @@ func (s *Session) tag(of byte, b []byte) Tag {
 
 func (s *Session) headTag(id envelope.ID) Tag { return s.tag(tagHead, id[:]) }
 
+// noLog is the tag of who keeps no control log: nobody asks it for one.
+var noLog Tag
+
 func (s *Session) logTag(h space.Head) Tag {
+	if s.cfg.Blind {
+		return noLog
+	}
 	b := binary.BigEndian.AppendUint64(nil, h.Term)
 	b = binary.BigEndian.AppendUint64(b, h.Seq)
 	return s.tag(tagLog, append(b, h.Hash[:]...))
@@ -158,9 +164,9 @@ func (s *Session) onBeacon(m Beacon) error {
 		s.res.MetaBytes = meta
 	}
 	s.theirs = Digest{Epoch: s.res.Epoch, Count: m.Count, Digest: m.Digest}
-	if m.Log == s.logTag(s.res.Ctl) {
+	if own := s.logTag(s.res.Ctl); m.Log == own && own != noLog {
 		s.res.PeerCtl = s.res.Ctl
-	} else if !s.logKnown {
+	} else if !s.logKnown && m.Log != noLog && own != noLog {
 		s.phase = awaitControl
 		s.sayControl()
 		return nil
@@ -253,6 +259,9 @@ func (s *Session) onDone(m Done) error {
 func (s *Session) onDigest(m Digest) error {
 	if err := s.expect(KindDigest, awaitAnswer, awaitVerdict, transfer); err != nil {
 		return err
+	}
+	if m.Epoch == 0 || s.res.Epoch == 0 { // a relay knows of no epochs
+		m.Epoch = s.res.Epoch
 	}
 	if m.Epoch != s.res.Epoch {
 		return blame("digest", fmt.Errorf("epoch %d, ours is %d: %w", m.Epoch, s.res.Epoch, space.ErrMalformed))

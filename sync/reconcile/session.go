@@ -88,6 +88,9 @@ type Config struct {
 	Control ControlLog
 	// Earlier answers for the epochs before the topic's; nil: there are none.
 	Earlier Earlier
+	// Blind: a relay. It keeps no control log and says so, and states epoch 0,
+	// which nobody compares.
+	Blind bool
 	// Memory is the topic's, shared by its sessions; nil: nothing is
 	// remembered.
 	Memory *Memory
