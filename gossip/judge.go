@@ -72,6 +72,7 @@ type Replica interface {
 type Judge struct {
 	Counters Counters
 	limits   Limits
+	conduct  *conduct
 
 	// mu guards what follows.
 	mu         sync.Mutex
@@ -104,6 +105,7 @@ type memory struct {
 func NewJudge(l Limits) *Judge {
 	return &Judge{
 		limits:     l.withDefaults(),
+		conduct:    newConduct(nil),
 		neighbours: newLRU[peer.ID, *rate.Limiter](maxNeighbours),
 		volumes:    newLRU[place, *rate.Limiter](maxVolumes),
 		writers:    newLRU[[32]byte, *rate.Limiter](maxWriters),
@@ -242,6 +244,7 @@ func (j *Judge) admit(p place, size int, now time.Time) bool {
 
 // blame makes a neighbour pay for a rejected frame.
 func (j *Judge) blame(from peer.ID, now time.Time) {
+	j.conduct.blame(from, 1, now)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	b := bucket(j.neighbours, from, j.limits.Frames, 2)

@@ -510,7 +510,7 @@ func TestCounters(t *testing.T) {
 		}
 		sum += v
 	}
-	if n != int(reasons)+9 || sum != 1 {
+	if n != int(reasons)+10 || sum != 1 {
 		t.Errorf("%d counters, sum %d", n, sum)
 	}
 	for range court.judge.Counters.All() {

@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
+	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
@@ -48,6 +50,14 @@ type Config struct {
 	D int
 	// Limits bound what is listened to.
 	Limits Limits
+	// Exempt are addresses at which any number of peers may be: loopback if
+	// it is nil.
+	Exempt []netip.Prefix
+	// Demoted, which may be nil, is told of each peer that gossip stops
+	// listening to for what it did. It must not block.
+	Demoted func(peer.ID)
+
+	options []pubsub.Option // of tests, applied last
 }
 
 func (c Config) withDefaults() Config {
@@ -59,6 +69,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.D == 0 {
 		c.D = defaultDegree
+	}
+	if c.Exempt == nil {
+		c.Exempt = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	}
 	return c
 }
@@ -103,9 +116,10 @@ func New(ctx context.Context, h host.Host, c Config) (*Mesh, error) {
 		return nil, err
 	}
 	m := &Mesh{config: c, judge: NewJudge(c.Limits), self: h.ID(), topics: make(map[string]*Topic)}
+	m.judge.conduct.demoted = m.demoted(c.Demoted)
 	m.interest = newInterest(&m.judge.Counters.Subscribes)
 	m.ctx, m.cancel = context.WithCancel(ctx)
-	ps, err := pubsub.NewGossipSub(m.ctx, tapped{h, m.interest},
+	ps, err := pubsub.NewGossipSub(m.ctx, tapped{h, m.interest, m.judge.conduct}, append([]pubsub.Option{
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
 		pubsub.WithNoAuthor(),
 		pubsub.WithMessageIdFn(messageID),
@@ -117,14 +131,28 @@ func New(ctx context.Context, h host.Host, c Config) (*Mesh, error) {
 		pubsub.WithFloodPublish(false),
 		pubsub.WithPeerExchange(false),
 		pubsub.WithPeerGater(pubsub.DefaultPeerGaterParams()),
+		pubsub.WithPeerScore(c.scoring(m.score)),
 		pubsub.WithRawTracer(tracer{m}),
-	)
+	}, c.options...)...)
 	if err != nil {
 		m.cancel()
 		return nil, fmt.Errorf("start pubsub: %w", err)
 	}
 	m.pubsub = ps
 	return m, nil
+}
+
+// score is a peer's, without what pubsub adds to it.
+func (m *Mesh) score(p peer.ID) float64 { return m.judge.conduct.score(p, time.Now()) }
+
+// demoted counts, and passes on.
+func (m *Mesh) demoted(tell func(peer.ID)) func(peer.ID) {
+	return func(p peer.ID) {
+		m.Counters().Graylisted.Add(1)
+		if tell != nil {
+			tell(p)
+		}
+	}
 }
 
 // messageID is the hash of the whole frame. pubsub marks an id as seen before

@@ -10,13 +10,23 @@ import (
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"golang.org/x/time/rate"
 )
+
+// streamRate is how many bytes a second are read from one neighbour, and twice
+// that at once. Who sends more is read more slowly.
+const streamRate = 64 << 20
+
+// errShunned ends a stream of a peer that is not listened to.
+var errShunned = errors.New("peer is shunned for its faults")
 
 // tapped is a host whose inbound pubsub streams are taps.
 type tapped struct {
 	host.Host
 	interest *interest
+	conduct  *conduct
 }
 
 func (h tapped) SetStreamHandler(id protocol.ID, f network.StreamHandler) {
@@ -30,11 +40,34 @@ func (h tapped) SetStreamHandlerMatch(id protocol.ID, match func(protocol.ID) bo
 // tap relies on pubsub's handler to return when the stream has ended.
 func (h tapped) tap(f network.StreamHandler) network.StreamHandler {
 	return func(s network.Stream) {
-		t := &tap{Stream: s}
-		p := s.Conn().RemotePeer()
+		p, now := s.Conn().RemotePeer(), time.Now()
+		if h.conduct.shunned(p, now) || !h.conduct.opens(p, now) {
+			s.Reset()
+			return
+		}
+		t := &tap{Stream: s, watch: &watch{peer: p, conduct: h.conduct, pace: rate.NewLimiter(streamRate, 2*streamRate)}}
 		h.interest.opened(p, t)
 		defer h.interest.closed(p, t)
 		f(t)
+	}
+}
+
+// watch keeps an eye on what a peer sends.
+type watch struct {
+	peer    peer.ID
+	conduct *conduct
+	pace    *rate.Limiter
+}
+
+// read is told of bytes that were read, and of the longest message that they
+// announce. It waits if they came too fast.
+func (w *watch) read(n int, longest uint64) {
+	now := time.Now()
+	if longest > maxMessage { // pubsub will refuse it
+		w.conduct.blame(w.peer, 1, now)
+	}
+	if d := w.pace.ReserveN(now, n).DelayFrom(now); d > 0 {
+		<-time.After(d)
 	}
 }
 
@@ -46,6 +79,7 @@ var past = time.Unix(1, 0)
 // read deadline is free to wake the reader.
 type tap struct {
 	network.Stream
+	watch *watch // nil in tests
 
 	// Of the reading goroutine alone.
 	at  boundary
@@ -75,6 +109,9 @@ func (t *tap) subscribe(topic string) {
 func (t *tap) Read(p []byte) (int, error) {
 	for {
 		if len(t.out) == 0 && t.at == (boundary{}) {
+			if t.watch != nil && t.watch.conduct.shunned(t.watch.peer, time.Now()) {
+				return 0, errShunned // pubsub resets the stream
+			}
 			t.out = t.take()
 		}
 		if len(t.out) > 0 {
@@ -83,7 +120,10 @@ func (t *tap) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		n, err := t.Stream.Read(p)
-		t.at.advance(p[:n])
+		longest := t.at.advance(p[:n])
+		if t.watch != nil {
+			t.watch.read(n, longest)
+		}
 		if err == nil || !t.wokenBy(err) {
 			return n, err
 		}
@@ -124,7 +164,8 @@ type boundary struct {
 	shift  uint
 }
 
-func (b *boundary) advance(p []byte) {
+// advance returns the longest length that it met.
+func (b *boundary) advance(p []byte) (longest uint64) {
 	for len(p) > 0 {
 		if b.left > 0 {
 			n := min(b.left, uint64(len(p)))
@@ -136,8 +177,10 @@ func (b *boundary) advance(p []byte) {
 		if p[0]&0x80 != 0 {
 			b.shift += 7
 		} else {
+			longest = max(longest, b.length)
 			*b = boundary{left: b.length}
 		}
 		p = p[1:]
 	}
+	return longest
 }

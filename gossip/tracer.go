@@ -1,6 +1,8 @@
 package gossip
 
 import (
+	"time"
+
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -19,13 +21,14 @@ func (t tracer) Graft(p peer.ID, topic string) {
 	}
 }
 
-func (t tracer) RejectMessage(_ *pubsub.Message, reason string) {
+func (t tracer) RejectMessage(m *pubsub.Message, reason string) {
 	c := t.m.Counters()
 	switch reason {
 	case pubsub.RejectValidationQueueFull, pubsub.RejectValidationThrottled:
 		c.QueueFull.Add(1)
 	case pubsub.RejectUnexpectedAuthInfo, pubsub.RejectUnexpectedSignature:
 		c.Authored.Add(1)
+		t.m.judge.conduct.blame(m.ReceivedFrom, 1, time.Now())
 	}
 }
 

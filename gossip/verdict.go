@@ -81,6 +81,7 @@ type Counters struct {
 	Authored     atomic.Uint64 // messages refused because they name an author
 	Outbound     atomic.Uint64 // messages not sent: the peer is too slow
 	Subscribes   atomic.Uint64 // subscription lists refused: over the cap
+	Graylisted   atomic.Uint64 // peers that gossip stopped listening to
 }
 
 // All yields every counter under its name.
@@ -98,6 +99,7 @@ func (c *Counters) All() iter.Seq2[string, uint64] {
 			{"park expired", &c.ParkExpired}, {"park released", &c.ParkReleased}, {"delivered", &c.Delivered},
 			{"dropped", &c.Dropped}, {"published", &c.Published}, {"queue full", &c.QueueFull},
 			{"authored", &c.Authored}, {"outbound dropped", &c.Outbound}, {"subscription lists refused", &c.Subscribes},
+			{"peers graylisted", &c.Graylisted},
 		} {
 			if !yield("gossip "+n.name, n.v.Load()) {
 				return
