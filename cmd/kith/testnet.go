@@ -67,9 +67,11 @@ func showStep(w io.Writer, s local.Step) {
 type benchCmd struct {
 	Propagate  benchPropagateCmd `cmd:"" help:"How fast a write reaches other nodes."`
 	Reconcile  benchReconcileCmd `cmd:"" help:"What one reconciliation costs."`
+	Replicate  benchReplicateCmd `cmd:"" help:"How fast an empty node is filled."`
 	GossipPeer gossipPeerCmd     `cmd:"" hidden:"" help:"One bare peer of the baseline."`
 
 	ReconcilePeer reconcilePeerCmd `cmd:"" hidden:"" help:"The other side of a reconciliation."`
+	ReplicatePeer replicatePeerCmd `cmd:"" hidden:"" help:"The sender of the bare loop."`
 }
 
 type benchPropagateCmd struct {

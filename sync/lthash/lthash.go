@@ -65,6 +65,13 @@ func (s *State) Remove(element []byte) {
 	subLanes(hi, &out)
 }
 
+// Merge adds all that t is of: a set hashed in parts is the sum of theirs.
+func (s *State) Merge(t *State) {
+	for i := range s.words {
+		s.words[i] = addWord(s.words[i], t.words[i])
+	}
+}
+
 // halves are the lanes each of the two CompressBlocks of an element feeds.
 func (s *State) halves() (lo, hi *[blockWords]uint64) {
 	return (*[blockWords]uint64)(s.words[:]), (*[blockWords]uint64)(s.words[blockWords:])
