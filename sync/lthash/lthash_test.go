@@ -89,3 +89,24 @@ func TestVectors(t *testing.T) {
 		})
 	}
 }
+
+// TestMerge: a set hashed in two parts is the sum of both, wherever it is cut.
+func TestMerge(t *testing.T) {
+	var whole State
+	for i := range 200 {
+		whole.Add([]byte(strconv.Itoa(i)))
+	}
+	for cut := range 201 {
+		var parts [2]State
+		for i := range 200 {
+			half := &parts[0]
+			if i >= cut {
+				half = &parts[1]
+			}
+			half.Add([]byte(strconv.Itoa(i)))
+		}
+		if parts[0].Merge(&parts[1]); !parts[0].Equal(&whole) {
+			t.Fatalf("cut at %d: another sum", cut)
+		}
+	}
+}
