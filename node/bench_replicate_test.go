@@ -77,7 +77,7 @@ func benchReplicate(b *testing.B, records, batch int) {
 		if _, err := n.Join(b.Context(), inv.Link); err != nil {
 			b.Fatal(err)
 		}
-		for {
+		for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
 			st, err := n.Status(b.Context())
 			if err != nil {
 				b.Fatal(err)
@@ -85,7 +85,6 @@ func benchReplicate(b *testing.B, records, batch int) {
 			if s := st.Spaces[0]; s.Records == uint64(records) && len(s.InSyncWith) > 0 {
 				break
 			}
-			time.Sleep(2 * time.Millisecond)
 		}
 		b.StopTimer()
 		if err := n.Close(); err != nil {
