@@ -20,8 +20,8 @@ import (
 // Reads do not pass through the actor: they take what is committed, under its
 // read lock, and the values from the store.
 
-// Record reads one record. Without an author it is the owner's, else that of
-// the only author who has one.
+// Record reads one record. Without an author it is that of the only author who
+// has one.
 func (n *Node) Record(_ context.Context, id space.ID, author space.DID, path space.Path) (xrpc.Record, error) {
 	a, err := n.byID(id)
 	if err != nil {
@@ -51,9 +51,6 @@ func (a *actor) authorOf(path space.Path) (space.DID, error) {
 	var authors []space.DID
 	for did, r := range a.repos {
 		if leaf, ok := r.Leaf(path); ok && !leaf.CID.IsZero() {
-			if did == a.self.did {
-				return did, nil
-			}
 			authors = append(authors, did)
 		}
 	}

@@ -20,7 +20,9 @@ type call struct {
 	query params // of a GET
 	body  object // of a POST
 
-	anonymous bool // nobody signed in: only what is public is shown
+	caller    caller
+	level     space.Level // what the caller may do in the space that is named
+	anonymous bool        // only what is public is shown
 }
 
 // fields is where identifiers come from: query parameters or a body.
@@ -123,14 +125,14 @@ func (c *call) did(names ...string) (space.DID, error) {
 // author is whose repo a read asks for; "" when the request does not say.
 func (c *call) author() (space.DID, error) { return c.did("repo", "did", "author") }
 
-// ownRepo refuses a write into a repo that is not the owner's.
+// ownRepo refuses a write into a repo that is not the caller's.
 func (c *call) ownRepo() error {
 	repo, err := c.did("repo")
 	if err != nil {
 		return err
 	}
-	if repo != "" && repo != c.s.Owner {
-		return faultf(space.ErrForbidden, "repo: you can only write to your own repo, %s", c.s.Owner)
+	if repo != "" && repo != c.caller.DID {
+		return faultf(space.ErrForbidden, "repo: you can only write to your own repo, %s", c.caller.DID)
 	}
 	return nil
 }

@@ -22,6 +22,8 @@ var (
 	ErrDeviceNotFound = errors.New("device not found")
 	// ErrLastDevice: the device that would be left alone, or is revoking itself.
 	ErrLastDevice = errors.New("the last device cannot be revoked")
+	// ErrTokenNotFound: no token has this id or text, or it ran out.
+	ErrTokenNotFound = errors.New("token not found")
 	// ErrUnreachable: no node answers at the client's base address.
 	ErrUnreachable = errors.New("node not reachable")
 )
@@ -150,6 +152,7 @@ var rows = []row{
 	{ErrCursor, "InvalidCursor", [dialects]int{400, 400}, "cursor: send back a cursor as it was given, or none", false},
 	{ErrStillWaiting, "StillWaiting", [dialects]int{503, 503}, "", false},
 	{ErrDeviceNotFound, "DeviceNotFound", [dialects]int{404, 400}, "Device not found", false},
+	{ErrTokenNotFound, "TokenNotFound", [dialects]int{404, 400}, "Token not found", false},
 	{ErrLastDevice, "LastDevice", [dialects]int{409, 400}, "", false},
 	{errRequest, "InvalidRequest", [dialects]int{400, 400}, "", false},
 	{errShape, "InvalidRequest", [dialects]int{422, 400}, "", false},

@@ -297,8 +297,6 @@ func (f *fake) Record(_ context.Context, id space.ID, author space.DID, path spa
 	switch {
 	case len(found) == 0:
 		return Record{}, fmt.Errorf("record: %w", space.ErrRecordNotFound)
-	case slices.Contains(found, owner):
-		return s.repos[owner].records[path], nil
 	case len(found) > 1:
 		return Record{}, fmt.Errorf("record: %w", ErrAmbiguous{found})
 	}

@@ -7,16 +7,6 @@ import (
 	"github.com/kithnet/kith/space"
 )
 
-// built refuses a method whose interface the Server has not.
-func built(there func(*Server) bool, h handler) handler {
-	return func(c *call) (any, error) {
-		if !there(c.s) {
-			return nil, faultf(errNotBuilt, "%s: this node does not serve the method yet", c.nsid)
-		}
-		return h(c)
-	}
-}
-
 func hasRoster(s *Server) bool      { return s.Roster != nil }
 func hasDelegations(s *Server) bool { return s.Delegations != nil }
 func hasInvites(s *Server) bool     { return s.Invites != nil }
@@ -173,10 +163,10 @@ func (c *call) whom() (who, error) {
 	return w, err
 }
 
-// level reads access, or level, which dev.kith calls it. HappyView's members
+// askedLevel reads access, or level, which dev.kith calls it. HappyView's members
 // read unless the request says more; atproto's list of members has one level,
 // and who is on it may write.
-func (c *call) level() (space.Level, error) {
+func (c *call) askedLevel() (space.Level, error) {
 	level := space.LevelRead
 	if c.d == ATProto {
 		level = space.LevelWrite
@@ -203,7 +193,7 @@ func addMember(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	level, err := c.level()
+	level, err := c.askedLevel()
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +260,7 @@ func setLevel(c *call) (any, error) {
 	if _, err := c.required("level"); err != nil {
 		return nil, err
 	}
-	level, err := c.level()
+	level, err := c.askedLevel()
 	if err != nil {
 		return nil, err
 	}

@@ -1,19 +1,38 @@
 package xrpc
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/kithnet/kith/space"
+)
 
 // handler answers one method. The value it returns is the JSON body; made
-// wraps a body whose method creates something.
+// wraps a body whose method creates something, and a raw answers by itself.
 type handler func(*call) (any, error)
 
 // made is the body of an answer that created something: 201 in HappyView.
 type made struct{ body any }
 
-// method is a row of the table. A nil handler is a method that is known and
-// not built.
+// raw is an answer that is no JSON: bytes, a stream, a socket. It is called
+// once, after everything that can be refused was refused. What it returns can
+// only be logged, and breaks the connection off.
+type raw func(http.ResponseWriter, *http.Request) error
+
+// method is a row of the table.
 type method struct {
 	verb   string
-	handle handler
+	who    access
+	handle handler // nil: known, and not built
+
+	// needs says whether the Server has what the method asks; nil: it has.
+	needs func(*Server) bool
+	// open says which spaces let everybody in; nil: none.
+	open func(space.Policy) bool
+	// body: the request's body is not JSON and the handler reads it from
+	// call.r.Body. The parameters stand in the query then.
+	body bool
+	// socket: a WebSocket, where a ticket may stand in for the token.
+	socket bool
 }
 
 const (
@@ -21,142 +40,158 @@ const (
 	post = http.MethodPost
 )
 
-// methods is the one table of what is answered under /xrpc/.
+// methods is the one table of what is answered under /xrpc/; aliases are
+// further names of its rows.
 var methods = map[string]method{
-	"com.atproto.simplespace.createSpace":     {post, createSpace},
-	"com.atproto.simplespace.getSpace":        {get, showSpace},
-	"com.atproto.simplespace.listMembers":     {get, built(hasRoster, listMembers)},
-	"com.atproto.simplespace.updateSpace":     {post, built(hasAdmin, updateSpace)},
-	"com.atproto.simplespace.deleteSpace":     {post, built(hasAdmin, deleteSpace)},
-	"com.atproto.simplespace.getConfig":       {get, getConfig},
-	"com.atproto.simplespace.updateConfig":    {post, built(hasAdmin, updateConfig)},
-	"com.atproto.simplespace.addMember":       {post, built(hasRoster, addMember)},
-	"com.atproto.simplespace.removeMember":    {post, built(hasRoster, removeMember)},
-	"com.atproto.simplespace.checkUserAccess": {get, nil},
+	"com.atproto.simplespace.createSpace":     {verb: post, who: forFounder, handle: createSpace},
+	"com.atproto.simplespace.getSpace":        {verb: get, who: forMember, handle: showSpace, open: space.Policy.MembershipPublic},
+	"com.atproto.simplespace.listMembers":     {verb: get, who: forReader, handle: listMembers, needs: hasRoster, open: space.Policy.MembershipPublic},
+	"com.atproto.simplespace.updateSpace":     {verb: post, who: forAuthority, handle: updateSpace, needs: hasAdmin},
+	"com.atproto.simplespace.deleteSpace":     {verb: post, who: forAuthority, handle: deleteSpace, needs: hasAdmin},
+	"com.atproto.simplespace.getConfig":       {verb: get, who: forAuthority, handle: getConfig},
+	"com.atproto.simplespace.updateConfig":    {verb: post, who: forAuthority, handle: updateConfig, needs: hasAdmin},
+	"com.atproto.simplespace.addMember":       {verb: post, who: forAuthority, handle: addMember, needs: hasRoster},
+	"com.atproto.simplespace.removeMember":    {verb: post, who: forAuthority, handle: removeMember, needs: hasRoster},
+	"com.atproto.simplespace.checkUserAccess": {verb: get},
 
-	"com.atproto.space.getSpace":           {get, showSpace},
-	"com.atproto.space.listSpaces":         {get, listSpaces},
-	"com.atproto.space.createRecord":       {post, createRecord},
-	"com.atproto.space.putRecord":          {post, putRecord},
-	"com.atproto.space.getRecord":          {get, showRecord},
-	"com.atproto.space.listRecords":        {get, listRecords},
-	"com.atproto.space.deleteRecord":       {post, deleteRecord},
-	"com.atproto.space.applyWrites":        {post, applyWrites},
-	"com.atproto.space.getRepoState":       {get, showRepoState},
-	"com.atproto.space.listRepoOps":        {get, listRepoOps},
-	"com.atproto.space.listRepos":          {get, listRepos},
-	"com.atproto.space.getLatestCommit":    {get, nil},
-	"com.atproto.space.getRepo":            {get, nil},
-	"com.atproto.space.getBlob":            {get, nil},
-	"com.atproto.space.listBlobs":          {get, nil},
-	"com.atproto.space.getDelegationToken": {get, nil},
-	"com.atproto.space.getSpaceCredential": {post, nil},
-	"com.atproto.space.registerNotify":     {post, nil},
-	"com.atproto.space.unregisterNotify":   {post, nil},
-	"com.atproto.space.notifyWrite":        {post, nil},
-	"com.atproto.space.notifySpaceDeleted": {post, nil},
-	"com.atproto.repo.uploadBlob":          {post, nil},
+	"com.atproto.space.listSpaces":      {verb: get, who: forCaller, handle: listSpaces},
+	"com.atproto.space.createRecord":    {verb: post, who: forWriter, handle: createRecord},
+	"com.atproto.space.putRecord":       {verb: post, who: forWriter, handle: putRecord},
+	"com.atproto.space.deleteRecord":    {verb: post, who: forWriter, handle: deleteRecord},
+	"com.atproto.space.applyWrites":     {verb: post, who: forWriter, handle: applyWrites},
+	"com.atproto.space.getRecord":       {verb: get, who: forMember, handle: showRecord, open: space.Policy.RecordsPublic},
+	"com.atproto.space.listRecords":     {verb: get, who: forMember, handle: listRecords, open: space.Policy.RecordsPublic},
+	"com.atproto.space.getRepoState":    {verb: get, who: forMember, handle: showRepoState, open: space.Policy.RecordsPublic},
+	"com.atproto.space.listRepoOps":     {verb: get, who: forMember, handle: listRepoOps, open: space.Policy.RecordsPublic},
+	"com.atproto.space.listRepos":       {verb: get, who: forReader, handle: listRepos, open: space.Policy.RecordsPublic},
+	"com.atproto.space.getLatestCommit": {verb: get, who: forMember},
+	"com.atproto.space.getRepo":         {verb: get, who: forMember},
+	"com.atproto.space.getBlob":         {verb: get, who: forMember},
+	"com.atproto.space.listBlobs":       {verb: get, who: forMember},
+	"com.atproto.repo.uploadBlob":       {verb: post, who: forFounder, body: true},
 
-	"dev.happyview.space.createInvite": {post, built(hasInvites, createInvite)},
-	"dev.happyview.space.acceptInvite": {post, built(hasInvites, acceptInvite)},
-	"dev.happyview.space.redeemInvite": {post, built(hasInvites, acceptInvite)},
-	"dev.happyview.space.revokeInvite": {post, built(hasInvites, revokeInvite)},
-	"dev.happyview.space.listInvites":  {get, built(hasInvites, listInvites)},
+	"com.atproto.space.getDelegationToken": {verb: get},
+	"com.atproto.space.getSpaceCredential": {verb: post},
+	"com.atproto.space.registerNotify":     {verb: post},
+	"com.atproto.space.unregisterNotify":   {verb: post},
+	"com.atproto.space.notifyWrite":        {verb: post},
+	"com.atproto.space.notifySpaceDeleted": {verb: post},
 
-	// HappyView's older names of the methods above.
-	"dev.happyview.space.createSpace":        {post, createSpace},
-	"dev.happyview.space.getSpace":           {get, showSpace},
-	"dev.happyview.space.listSpaces":         {get, listSpaces},
-	"dev.happyview.space.createRecord":       {post, createRecord},
-	"dev.happyview.space.putRecord":          {post, putRecord},
-	"dev.happyview.space.getRecord":          {get, showRecord},
-	"dev.happyview.space.listRecords":        {get, listRecords},
-	"dev.happyview.space.deleteRecord":       {post, deleteRecord},
-	"dev.happyview.space.applyWrites":        {post, applyWrites},
-	"dev.happyview.space.listMembers":        {get, built(hasRoster, listMembers)},
-	"dev.happyview.space.updateSpace":        {post, built(hasAdmin, updateSpace)},
-	"dev.happyview.space.deleteSpace":        {post, built(hasAdmin, deleteSpace)},
-	"dev.happyview.space.addMember":          {post, built(hasRoster, addMember)},
-	"dev.happyview.space.removeMember":       {post, built(hasRoster, removeMember)},
-	"dev.happyview.space.getMemberGrant":     {get, nil},
-	"dev.happyview.space.getSpaceCredential": {post, nil},
-	"dev.happyview.space.getBlob":            {get, nil},
-	"dev.happyview.space.create":             {post, createSpace},
-	"dev.happyview.space.get":                {get, showSpace},
-	"dev.happyview.space.list":               {get, listSpaces},
-	"dev.happyview.space.update":             {post, built(hasAdmin, updateSpace)},
-	"dev.happyview.space.delete":             {post, built(hasAdmin, deleteSpace)},
-	"dev.happyview.space.invite.create":      {post, built(hasInvites, createInvite)},
-	"dev.happyview.space.invite.redeem":      {post, built(hasInvites, acceptInvite)},
-	"dev.happyview.space.invite.revoke":      {post, built(hasInvites, revokeInvite)},
-	"dev.happyview.space.invite.list":        {get, built(hasInvites, listInvites)},
+	"dev.happyview.space.createInvite": {verb: post, who: forAuthority, handle: createInvite, needs: hasInvites},
+	"dev.happyview.space.acceptInvite": {verb: post, who: forFounder, handle: acceptInvite, needs: hasInvites},
+	"dev.happyview.space.revokeInvite": {verb: post, who: forAuthority, handle: revokeInvite, needs: hasInvites},
+	"dev.happyview.space.listInvites":  {verb: get, who: forAuthority, handle: listInvites, needs: hasInvites},
 
-	"dev.kith.space.join":      {post, built(hasInvites, joinSpace)},
-	"dev.kith.space.leave":     {post, built(hasExits, leaveSpace)},
-	"dev.kith.space.rotate":    {post, built(hasKeys, rotate)},
-	"dev.kith.space.status":    {get, spaceStatus},
-	"dev.kith.space.subscribe": {get, nil},
-	"dev.kith.space.forget":    {post, built(hasExits, forgetSpace)},
+	"dev.kith.space.join":      {verb: post, who: forFounder, handle: joinSpace, needs: hasInvites},
+	"dev.kith.space.leave":     {verb: post, who: forFounder, handle: leaveSpace, needs: hasExits},
+	"dev.kith.space.forget":    {verb: post, who: forFounder, handle: forgetSpace, needs: hasExits},
+	"dev.kith.space.rotate":    {verb: post, who: forAuthority, handle: rotate, needs: hasKeys},
+	"dev.kith.space.status":    {verb: get, who: forNode, handle: spaceStatus},
+	"dev.kith.space.subscribe": {verb: get, who: forMember, socket: true},
 
-	"dev.kith.space.setLevel":         {post, built(hasRoster, setLevel)},
-	"dev.kith.space.setKeeper":        {post, built(hasKeepers, setKeeper)},
-	"dev.kith.space.removeKeeper":     {post, built(hasKeepers, removeKeeper)},
-	"dev.kith.space.appointSequencer": {post, built(hasKeepers, appointSequencer)},
-	"dev.kith.space.listRequests":     {get, built(hasApprovals, listRequests)},
-	"dev.kith.space.approveRequest":   {post, built(hasApprovals, approveRequest)},
-	"dev.kith.space.denyRequest":      {post, built(hasApprovals, denyRequest)},
-	"dev.kith.space.transfer":         {post, built(hasTransfers, transferSpace)},
-	"dev.kith.space.acceptTransfer":   {post, built(hasTransfers, acceptTransfer)},
+	"dev.kith.space.setLevel":         {verb: post, who: forAuthority, handle: setLevel, needs: hasRoster},
+	"dev.kith.space.setKeeper":        {verb: post, who: forAuthority, handle: setKeeper, needs: hasKeepers},
+	"dev.kith.space.removeKeeper":     {verb: post, who: forAuthority, handle: removeKeeper, needs: hasKeepers},
+	"dev.kith.space.appointSequencer": {verb: post, who: forAuthority, handle: appointSequencer, needs: hasKeepers},
+	"dev.kith.space.listRequests":     {verb: get, who: forAuthority, handle: listRequests, needs: hasApprovals},
+	"dev.kith.space.approveRequest":   {verb: post, who: forAuthority, handle: approveRequest, needs: hasApprovals},
+	"dev.kith.space.denyRequest":      {verb: post, who: forAuthority, handle: denyRequest, needs: hasApprovals},
+	"dev.kith.space.transfer":         {verb: post, who: forAuthority, handle: transferSpace, needs: hasTransfers},
+	"dev.kith.space.acceptTransfer":   {verb: post, who: forFounder, handle: acceptTransfer, needs: hasTransfers},
 
-	"dev.kith.device.list":    {get, built(hasDevices, listDevices)},
-	"dev.kith.device.approve": {post, built(hasDevices, approveDevice)},
-	"dev.kith.device.revoke":  {post, built(hasDevices, revokeDevice)},
+	"dev.kith.device.list":    {verb: get, who: forOwner, handle: listDevices, needs: hasDevices},
+	"dev.kith.device.approve": {verb: post, who: forOwner, handle: approveDevice, needs: hasDevices},
+	"dev.kith.device.revoke":  {verb: post, who: forOwner, handle: revokeDevice, needs: hasDevices},
 
-	"dev.kith.node.status":  {get, showStatus},
-	"dev.kith.node.peers":   {get, listPeers},
-	"dev.kith.node.connect": {post, connectPeer},
-	"dev.kith.node.events":  {get, nil},
-	"dev.kith.node.backup":  {post, built(hasBackups, backUp)},
+	"dev.kith.node.status":  {verb: get, who: forNode, handle: showStatus},
+	"dev.kith.node.peers":   {verb: get, who: forNode, handle: listPeers},
+	"dev.kith.node.connect": {verb: post, who: forNode, handle: connectPeer},
+	"dev.kith.node.events":  {verb: get, who: forNode, socket: true},
+	"dev.kith.node.backup":  {verb: post, who: forOwner, handle: backUp, needs: hasBackups},
 
-	"dev.kith.server.createSession": {post, nil},
-	"dev.kith.server.deleteSession": {post, nil},
-	"dev.kith.server.getSession":    {get, nil},
-	"dev.kith.server.createTicket":  {post, nil},
-	"dev.kith.identity.get":         {get, nil},
+	"dev.kith.server.createSession": {verb: post},
+	"dev.kith.server.deleteSession": {verb: post},
+	"dev.kith.server.getSession":    {verb: get, who: forCaller, handle: showSession},
+	"dev.kith.server.createTicket":  {verb: post, who: forCaller},
+	"dev.kith.identity.get":         {verb: get},
 
-	"dev.kith.kv.set":       {post, nil},
-	"dev.kith.kv.get":       {get, nil},
-	"dev.kith.kv.delete":    {post, nil},
-	"dev.kith.kv.list":      {get, nil},
-	"dev.kith.kv.subscribe": {get, nil},
+	"dev.kith.kv.set":       {verb: post},
+	"dev.kith.kv.get":       {verb: get},
+	"dev.kith.kv.delete":    {verb: post},
+	"dev.kith.kv.list":      {verb: get},
+	"dev.kith.kv.subscribe": {verb: get},
 
-	"dev.kith.channel.create":    {post, nil},
-	"dev.kith.channel.join":      {post, nil},
-	"dev.kith.channel.list":      {get, nil},
-	"dev.kith.channel.resolve":   {get, nil},
-	"dev.kith.channel.send":      {post, nil},
-	"dev.kith.channel.edit":      {post, nil},
-	"dev.kith.channel.delete":    {post, nil},
-	"dev.kith.channel.history":   {get, nil},
-	"dev.kith.channel.subscribe": {get, nil},
-	"dev.kith.channel.invite":    {post, nil},
-	"dev.kith.channel.members":   {get, nil},
+	"dev.kith.channel.create":    {verb: post},
+	"dev.kith.channel.join":      {verb: post},
+	"dev.kith.channel.list":      {verb: get},
+	"dev.kith.channel.resolve":   {verb: get},
+	"dev.kith.channel.send":      {verb: post},
+	"dev.kith.channel.edit":      {verb: post},
+	"dev.kith.channel.delete":    {verb: post},
+	"dev.kith.channel.history":   {verb: get},
+	"dev.kith.channel.subscribe": {verb: get},
+	"dev.kith.channel.invite":    {verb: post},
+	"dev.kith.channel.members":   {verb: get},
 
-	"dev.kith.message.publish":   {post, nil},
-	"dev.kith.message.subscribe": {get, nil},
-	"dev.kith.message.send":      {post, nil},
+	"dev.kith.message.publish":   {verb: post},
+	"dev.kith.message.subscribe": {verb: get},
+	"dev.kith.message.send":      {verb: post},
 
-	"dev.kith.file.put":    {post, nil},
-	"dev.kith.file.get":    {get, nil},
-	"dev.kith.file.list":   {get, nil},
-	"dev.kith.file.delete": {post, nil},
+	"dev.kith.file.put":    {verb: post},
+	"dev.kith.file.get":    {verb: get},
+	"dev.kith.file.list":   {verb: get},
+	"dev.kith.file.delete": {verb: post},
 
-	"dev.kith.relay.describe":           {get, nil},
-	"dev.kith.relay.lease":              {post, nil},
-	"dev.kith.relay.putEnvelopes":       {post, nil},
-	"dev.kith.relay.getEnvelopes":       {get, nil},
-	"dev.kith.relay.subscribeEnvelopes": {get, nil},
-	"dev.kith.relay.digest":             {get, nil},
-	"dev.kith.relay.putShard":           {post, nil},
-	"dev.kith.relay.getShard":           {get, nil},
+	"dev.kith.relay.describe":           {verb: get},
+	"dev.kith.relay.lease":              {verb: post},
+	"dev.kith.relay.putEnvelopes":       {verb: post},
+	"dev.kith.relay.getEnvelopes":       {verb: get},
+	"dev.kith.relay.subscribeEnvelopes": {verb: get},
+	"dev.kith.relay.digest":             {verb: get},
+	"dev.kith.relay.putShard":           {verb: post},
+	"dev.kith.relay.getShard":           {verb: get},
+}
+
+// aliases are the older names of HappyView's, in its dialect whatever the URI,
+// and one method that both contracts have under two names.
+var aliases = map[string]string{
+	"com.atproto.space.getSpace": "com.atproto.simplespace.getSpace",
+
+	"dev.happyview.space.createSpace":        "com.atproto.simplespace.createSpace",
+	"dev.happyview.space.getSpace":           "com.atproto.simplespace.getSpace",
+	"dev.happyview.space.listSpaces":         "com.atproto.space.listSpaces",
+	"dev.happyview.space.updateSpace":        "com.atproto.simplespace.updateSpace",
+	"dev.happyview.space.deleteSpace":        "com.atproto.simplespace.deleteSpace",
+	"dev.happyview.space.addMember":          "com.atproto.simplespace.addMember",
+	"dev.happyview.space.removeMember":       "com.atproto.simplespace.removeMember",
+	"dev.happyview.space.listMembers":        "com.atproto.simplespace.listMembers",
+	"dev.happyview.space.createRecord":       "com.atproto.space.createRecord",
+	"dev.happyview.space.putRecord":          "com.atproto.space.putRecord",
+	"dev.happyview.space.getRecord":          "com.atproto.space.getRecord",
+	"dev.happyview.space.listRecords":        "com.atproto.space.listRecords",
+	"dev.happyview.space.deleteRecord":       "com.atproto.space.deleteRecord",
+	"dev.happyview.space.applyWrites":        "com.atproto.space.applyWrites",
+	"dev.happyview.space.getBlob":            "com.atproto.space.getBlob",
+	"dev.happyview.space.getMemberGrant":     "com.atproto.space.getDelegationToken",
+	"dev.happyview.space.getSpaceCredential": "com.atproto.space.getSpaceCredential",
+	"dev.happyview.space.redeemInvite":       "dev.happyview.space.acceptInvite",
+
+	"dev.happyview.space.create":        "com.atproto.simplespace.createSpace",
+	"dev.happyview.space.get":           "com.atproto.simplespace.getSpace",
+	"dev.happyview.space.list":          "com.atproto.space.listSpaces",
+	"dev.happyview.space.update":        "com.atproto.simplespace.updateSpace",
+	"dev.happyview.space.delete":        "com.atproto.simplespace.deleteSpace",
+	"dev.happyview.space.invite.create": "dev.happyview.space.createInvite",
+	"dev.happyview.space.invite.redeem": "dev.happyview.space.acceptInvite",
+	"dev.happyview.space.invite.revoke": "dev.happyview.space.revokeInvite",
+	"dev.happyview.space.invite.list":   "dev.happyview.space.listInvites",
+}
+
+// methodOf is the row of an NSID or of an alias.
+func methodOf(nsid string) (method, bool) {
+	if canonical, ok := aliases[nsid]; ok {
+		nsid = canonical
+	}
+	m, ok := methods[nsid]
+	return m, ok
 }

@@ -2,6 +2,7 @@ package xrpc
 
 import (
 	"encoding/json"
+	"errors"
 	"strconv"
 
 	"github.com/kithnet/kith/space"
@@ -185,8 +186,7 @@ func deleteRecord(c *call) (any, error) {
 	return deleteAnswer{true, revText(out.Rev)}, nil
 }
 
-// showRecord finds a record. Without a repo it is the owner's, or else the
-// only one there is at the path.
+// showRecord shows a record.
 func showRecord(c *call) (any, error) {
 	id, err := c.spaceID()
 	if err != nil {
@@ -200,7 +200,7 @@ func showRecord(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec, err := c.s.Records.Record(c.ctx(), id, author, path)
+	rec, err := c.find(id, author, path)
 	if err != nil {
 		return nil, err
 	}
@@ -209,6 +209,22 @@ func showRecord(c *call) (any, error) {
 		return nil, faultf(errInternal, "record: %v", err)
 	}
 	return out, nil
+}
+
+// find reads a record. Without a repo it is the caller's, or else the only one
+// there is at the path.
+func (c *call) find(id space.ID, author space.DID, path space.Path) (Record, error) {
+	author, err := c.readable(author)
+	if err != nil {
+		return Record{}, err
+	}
+	if author == "" && !c.anonymous {
+		rec, err := c.s.Records.Record(c.ctx(), id, c.caller.DID, path)
+		if !errors.Is(err, space.ErrRecordNotFound) {
+			return rec, err
+		}
+	}
+	return c.s.Records.Record(c.ctx(), id, author, path)
 }
 
 type listedRecord struct {
@@ -264,6 +280,9 @@ func (c *call) recordQuery() (q RecordQuery, err error) {
 		return q, err
 	}
 	if q.Repo, err = c.author(); err != nil {
+		return q, err
+	}
+	if q.Repo, err = c.readable(q.Repo); err != nil {
 		return q, err
 	}
 	if q.Collection, _, err = optional(c.in, "collection", space.ParseNSID); err != nil {

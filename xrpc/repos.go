@@ -46,13 +46,16 @@ type stateAnswer struct {
 	State  []byte          `json:"state,omitempty"` // standard base64
 }
 
-// repo is whose repo a request asks for, the owner's if it does not say.
+// repo is whose repo a request asks for, the caller's if it does not say.
 func (c *call) repo() (space.DID, error) {
 	did, err := c.author()
-	if err == nil && did == "" {
-		did = c.s.Owner
+	if err != nil {
+		return "", err
 	}
-	return did, err
+	if did == "" {
+		did = c.caller.DID
+	}
+	return c.readable(did)
 }
 
 // showRepoState answers nulls for a repo never written.

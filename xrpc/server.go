@@ -4,21 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"mime"
 	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -61,6 +54,9 @@ type Server struct {
 	Exits       Exits
 	Devices     Devices
 	Backups     Backups
+
+	Access Access // nil: nobody but the owner belongs anywhere
+	Tokens Tokens // nil: there is the owner's token alone
 
 	Owner   space.DID // writes go to this repo only
 	Token   string    // "" refuses every call but the health check
@@ -114,8 +110,8 @@ func (s *Server) log() *slog.Logger {
 	return s.Log
 }
 
-// ServeHTTP checks in this order: Host, path, CORS, verb, token, query or
-// body, and asks the handler.
+// ServeHTTP checks in this order: Host, path, CORS, feature flag, method, who
+// calls, query or body, and whether the caller may; then it asks the handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{s: s, w: w, r: r, d: s.Dialect}
 	defer c.recover()
@@ -142,37 +138,34 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	m, err := c.route()
-	if err != nil {
+	if err := c.serve(); err != nil {
 		c.fail(err)
-		return
 	}
-	if err := s.authorize(r.Header); err != nil && !(err == errAuth && c.public()) {
-		h.Set("WWW-Authenticate", `Bearer realm="kith"`)
-		c.fail(err)
-		return
-	}
-	c.run(m)
 }
 
-// cors lets any page ask, but not with credentials of the browser's: without
-// the token a page learns nothing but that a node is here.
-func cors(h http.Header) {
-	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST")
-	h.Set("Access-Control-Allow-Headers", "authorization, content-type, dpop, x-client-key")
-	h.Set("Access-Control-Expose-Headers",
-		"DPoP-Nonce, WWW-Authenticate, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, RateLimit-Policy, Retry-After")
-	h.Set("Access-Control-Max-Age", "86400")
+// serve carries a method out, or says why not. Nothing was answered then.
+func (c *call) serve() error {
+	m, err := c.route()
+	if err != nil {
+		return err
+	}
+	c.caller, err = c.s.identify(c.r)
+	if err == errAuth && m.open != nil {
+		err = c.public(m.open)
+	}
+	if err != nil {
+		return err
+	}
+	return c.run(m)
 }
 
 // route finds the method.
 func (c *call) route() (method, error) {
-	m, known := methods[c.nsid]
+	m, known := methodOf(c.nsid)
 	switch {
 	case !known:
 		return m, faultf(errNSID, "%s: this node does not know the method", clip(c.nsid))
-	case m.handle == nil:
+	case m.handle == nil, m.needs != nil && !m.needs(c.s):
 		return m, faultf(errNotBuilt, "%s: this node does not serve the method yet", c.nsid)
 	case c.r.Method == m.verb, c.r.Method == http.MethodHead && m.verb == get:
 		return m, nil
@@ -185,151 +178,42 @@ func (c *call) route() (method, error) {
 	return m, faultf(errVerb, "%s: use %s", c.nsid, m.verb)
 }
 
-// run reads the input, calls the handler and answers.
-func (c *call) run(m method) {
-	var body *bytes.Buffer
+// run reads the input, judges the caller, calls the handler and answers.
+func (c *call) run(m method) error {
 	var err error
-	if m.verb == post {
-		body = buffers.Get().(*bytes.Buffer)
+	if m.verb == post && !m.body {
+		body := buffers.Get().(*bytes.Buffer)
 		defer release(body)
 		err = c.readBody(body)
 	} else {
 		err = c.readQuery()
 	}
-	var out any
-	if err == nil {
-		out, err = m.handle(c)
-	}
 	if err != nil {
-		c.fail(err)
-		return
+		return err
+	}
+	if err := c.admit(m); err != nil {
+		return err
+	}
+	out, err := m.handle(c)
+	if err != nil {
+		return err
 	}
 	status := http.StatusOK
-	if b, ok := out.(made); ok {
+	switch b := out.(type) {
+	case raw:
+		if err := b(c.w, c.r); err != nil {
+			c.s.log().Debug("answer broke off", "method", c.nsid, "err", err)
+			panic(http.ErrAbortHandler)
+		}
+		return nil
+	case made:
 		out = b.body
 		if c.d == HappyView {
 			status = http.StatusCreated
 		}
 	}
 	c.answer(status, out)
-}
-
-func (c *call) readQuery() error {
-	v, err := url.ParseQuery(c.r.URL.RawQuery)
-	if err != nil {
-		return faultf(errRequest, "query: %v", err)
-	}
-	c.query = params{v}
-	c.in = c.query
-	if name := v["space"]; len(name) > 0 {
-		c.d = dialectOf(c.nsid, name[0], c.s.Dialect)
-	}
 	return nil
-}
-
-// readBody reads and splits the JSON body. The members point into buf.
-func (c *call) readBody(buf *bytes.Buffer) error {
-	if err := checkMedia(c.r.Header); err != nil {
-		return err
-	}
-	if c.r.ContentLength > MaxBody {
-		return faultf(space.ErrTooLarge, "body: at most %d bytes", MaxBody)
-	}
-	if n := c.r.ContentLength; n > 0 {
-		buf.Grow(int(n) + bytes.MinRead)
-	}
-	n, err := buf.ReadFrom(io.LimitReader(c.r.Body, MaxBody+1))
-	if err != nil {
-		return faultf(errRequest, "body: ended early")
-	}
-	if n > MaxBody {
-		return faultf(space.ErrTooLarge, "body: at most %d bytes", MaxBody)
-	}
-	if c.body, err = parseObject(buf.Bytes()); err != nil {
-		return err
-	}
-	c.in = c.body
-	name, _, err := c.body.text("space")
-	c.d = dialectOf(c.nsid, name, c.s.Dialect)
-	return err
-}
-
-// checkMedia wants application/json, in UTF-8 if it says so, not compressed.
-func checkMedia(h http.Header) error {
-	if e := h.Get("Content-Encoding"); e != "" && e != "identity" {
-		return faultf(errMedia, "content-encoding: send the body as it is")
-	}
-	ct := h.Get("Content-Type")
-	if ct == "application/json" {
-		return nil
-	}
-	media, opts, err := mime.ParseMediaType(ct)
-	if err != nil || media != "application/json" {
-		return faultf(errMedia, "content-type: must be application/json")
-	}
-	if cs := opts["charset"]; cs != "" && !strings.EqualFold(cs, "utf-8") {
-		return faultf(errMedia, "content-type: the charset must be utf-8")
-	}
-	return nil
-}
-
-// authorize checks the bearer token in constant time.
-func (s *Server) authorize(h http.Header) error {
-	auth := h.Values("Authorization")
-	if len(auth) == 0 {
-		return errAuth
-	}
-	if len(auth) > 1 {
-		return faultf(errToken, "authorization: give one")
-	}
-	scheme, token, _ := strings.Cut(auth[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return faultf(errToken, "invalid Authorization scheme: send Bearer and the token of the node's api.token file")
-	}
-	have, want := sha256.Sum256([]byte(strings.TrimSpace(token))), sha256.Sum256([]byte(strings.TrimSpace(s.Token)))
-	if subtle.ConstantTimeCompare(have[:], want[:]) != 1 || strings.TrimSpace(s.Token) == "" {
-		return faultf(errToken, "authorization: not the token of this node; it is in the node's api.token file")
-	}
-	return nil
-}
-
-// knowsHost is the guard against DNS rebinding: loopback names and the
-// configured origins, on any port unless the origin names one.
-func (s *Server) knowsHost(hostport string) bool {
-	return isLoopback(hostport) || s.isOrigin(hostport)
-}
-
-func isLoopback(hostport string) bool {
-	name := hostname(hostport)
-	if strings.EqualFold(name, "localhost") {
-		return true
-	}
-	a, err := netip.ParseAddr(name)
-	return err == nil && a.Unmap().IsLoopback() && a.Zone() == ""
-}
-
-// isOrigin reports whether a Host header names a configured origin.
-func (s *Server) isOrigin(hostport string) bool {
-	name := hostname(hostport)
-	return slices.ContainsFunc(s.Origins, func(origin string) bool {
-		_, rest, ok := strings.Cut(origin, "://")
-		if !ok {
-			rest = origin
-		}
-		rest = strings.TrimSuffix(rest, "/")
-		return rest != "" && (strings.EqualFold(rest, hostport) || strings.EqualFold(rest, name))
-	})
-}
-
-// hostname takes the port and the brackets off.
-func hostname(hostport string) string {
-	if h, port, err := net.SplitHostPort(hostport); err == nil {
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return ""
-		}
-		return h
-	}
-	return strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]")
 }
 
 // fail answers an error as its row says. What the row table does not know is
@@ -345,6 +229,8 @@ func (c *call) fail(err error) {
 	body := errorBody{Error: row.name, Message: row.sentence(err), Authors: authorsOf(err)}
 	status := row.status[c.d]
 	switch status {
+	case http.StatusUnauthorized:
+		c.w.Header().Set("WWW-Authenticate", `Bearer realm="kith"`)
 	case http.StatusInternalServerError:
 		body.CorrelationID = correlationID()
 		body.Message = "internal error; the node's log has it under " + body.CorrelationID

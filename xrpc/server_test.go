@@ -3,6 +3,7 @@ package xrpc
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -272,9 +273,35 @@ func TestClosedSpacesAnswerAlike(t *testing.T) {
 	}
 }
 
+// allMethods are the rows under every name they have.
+func allMethods() map[string]method {
+	all := maps.Clone(methods)
+	for name, nsid := range aliases {
+		all[name] = methods[nsid]
+	}
+	return all
+}
+
+func built(nsid string) bool {
+	m, _ := methodOf(nsid)
+	return m.handle != nil
+}
+
+// Every alias stands for a method, and no name stands twice.
+func TestAliasesName(t *testing.T) {
+	for name, nsid := range aliases {
+		if _, ok := methods[nsid]; !ok {
+			t.Errorf("%s: no method %s", name, nsid)
+		}
+		if _, ok := methods[name]; ok {
+			t.Errorf("%s is a method and an alias", name)
+		}
+	}
+}
+
 func TestMethodsOfTheTable(t *testing.T) {
 	s := newServer(newFake(t))
-	for nsid, m := range methods {
+	for nsid, m := range allMethods() {
 		if _, err := space.ParseNSID(nsid); err != nil {
 			t.Errorf("%s: %v", nsid, err)
 		}

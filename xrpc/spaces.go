@@ -171,11 +171,14 @@ func (c *call) spaceObject(i SpaceInfo) spaceObject {
 		URI:       c.d.spaceURI(i.ID), Name: i.Name, Role: i.Level.String(), Epoch: i.Epoch, Policy: p,
 		Frozen: i.Frozen, ChangedMs: i.UpdatedMs,
 	}
-	if c.anonymous {
-		o.Name, o.Role = "", space.LevelNone.String() // the owner's own
+	switch {
+	case c.anonymous:
+		o.Name, o.Role = "", space.LevelNone.String()
+	case !c.isOwner(): // the petname is the owner's
+		o.Name, o.Role = "", c.level.String()
 	}
 	updated := max(i.CreatedMs, i.UpdatedMs) * 1000
-	if i.Rev != 0 {
+	if i.Rev != 0 && c.level >= space.LevelRead {
 		o.Revision = new(i.Rev.String())
 		updated = max(updated, i.Rev.Micros())
 	}
@@ -262,7 +265,7 @@ type spacesAnswer struct {
 	Cursor string        `json:"cursor,omitempty"`
 }
 
-// listSpaces lists the owner's spaces by URI. did means in HappyView "shared
+// listSpaces lists the caller's spaces by URI. did means in HappyView "shared
 // with this member", in atproto "of this authority".
 func listSpaces(c *call) (any, error) {
 	limit, err := c.limit(50, 100)
@@ -284,8 +287,11 @@ func listSpaces(c *call) (any, error) {
 	all = slices.DeleteFunc(slices.Clone(all), func(i SpaceInfo) bool {
 		return typ != "" && i.ID.Type != typ || c.d == ATProto && did != "" && i.Authority != did
 	})
+	if all, err = c.seen(all); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(all, func(a, b SpaceInfo) int { return strings.Compare(a.ID.String(), b.ID.String()) })
-	if c.d == HappyView && did != "" && did != c.s.Owner && hasRoster(c.s) {
+	if c.d == HappyView && did != "" && did != c.caller.DID && hasRoster(c.s) {
 		if all, err = c.sharedWith(did, all); err != nil {
 			return nil, err
 		}
@@ -295,13 +301,32 @@ func listSpaces(c *call) (any, error) {
 		return nil, err
 	}
 	if did == "" {
-		did = c.s.Owner
+		did = c.caller.DID
 	}
 	out := spacesAnswer{Spaces: make([]listedSpace, len(all)), Cursor: next}
 	for i, info := range all {
+		if !c.caller.full {
+			c.level, _ = c.levelIn(info.ID, nil) // what is gone by now shows least
+		}
 		out.Spaces[i] = listedSpace{c.d.spaceURI(info.ID), info.Authority == did, c.spaceObject(info)}
 	}
 	return out, nil
+}
+
+// seen keeps the spaces that the caller belongs to.
+func (c *call) seen(all []SpaceInfo) ([]SpaceInfo, error) {
+	if c.caller.full {
+		return all, nil
+	}
+	var failed error
+	all = slices.DeleteFunc(all, func(i SpaceInfo) bool {
+		_, err := c.levelIn(i.ID, nil)
+		if err != nil && !errors.Is(err, space.ErrSpaceNotFound) {
+			failed = err
+		}
+		return err != nil
+	})
+	return all, failed
 }
 
 // sharedWith keeps the spaces that did is a member of too: nobody learns of

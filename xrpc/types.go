@@ -28,8 +28,8 @@ type Records interface {
 	// IfExists, or any write with a Swap, of a path without a live record.
 	// space.ErrSwap: Swap or SwapCommit name another state.
 	Write(ctx context.Context, id space.ID, writes []Write, o WriteOptions) (Written, error)
-	// Record with author "" means the owner's record, else that of the only
-	// author who has one, else ErrAmbiguous.
+	// Record with author "" means that of the only author who has one, else
+	// ErrAmbiguous.
 	Record(ctx context.Context, id space.ID, author space.DID, path space.Path) (Record, error)
 	// Records lists live records in ascending order of (author, collection,
 	// rkey), descending with Reverse. The cursor is "" at the end; one it did

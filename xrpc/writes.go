@@ -59,7 +59,7 @@ func applyWrites(c *call) (any, error) {
 			return nil, faultf(errInternal, "write: %d results for %d writes", len(done.Records), len(writes))
 		}
 	}
-	out := writesAnswer{make([]resultObject, len(writes)), c.s.Owner, revText(done.Rev)}
+	out := writesAnswer{make([]resultObject, len(writes)), c.caller.DID, revText(done.Rev)}
 	for i, w := range writes {
 		out.Results[i] = c.result(w.Action, done.Records[i], status)
 	}
