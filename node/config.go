@@ -43,6 +43,9 @@ type Config struct {
 	Log *slog.Logger
 	// Version is what status and _health report.
 	Version string
+	// Settings are those of the environment (see xrpc.Setting…); what is set
+	// through the API goes before them.
+	Settings map[string]string
 	// NoReconcile leaves gossip alone to spread entries. It exists for
 	// negative controls: a node that runs so does not converge.
 	NoReconcile bool

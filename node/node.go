@@ -49,6 +49,7 @@ type Node struct {
 	stats    stats
 	api      net.Listener // nil without Config.HTTP
 	persona
+	desk
 
 	ctx    context.Context // done when the node stops
 	cancel context.CancelFunc
@@ -104,6 +105,9 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.self, n.storeKey, err = openSelf(n.keys); err != nil {
+		return nil, err
+	}
+	if n.desk, err = openDesk(n.keys, cfg.Settings); err != nil {
 		return nil, err
 	}
 	if n.store, err = cfg.open(n.storeKey); err != nil {

@@ -22,6 +22,7 @@ type call struct {
 
 	caller    caller
 	level     space.Level // what the caller may do in the space that is named
+	standard  Dialect     // where the request does not say
 	anonymous bool        // only what is public is shown
 }
 

@@ -24,6 +24,8 @@ var (
 	ErrLastDevice = errors.New("the last device cannot be revoked")
 	// ErrTokenNotFound: no token has this id or text, or it ran out.
 	ErrTokenNotFound = errors.New("token not found")
+	// ErrSettingNotFound: the setting was never set through the API.
+	ErrSettingNotFound = errors.New("setting not found")
 	// ErrUnreachable: no node answers at the client's base address.
 	ErrUnreachable = errors.New("node not reachable")
 )
@@ -44,18 +46,22 @@ func (e ErrAmbiguous) Is(target error) bool { _, ok := target.(ErrAmbiguous); re
 
 // Kinds of faults a request can have before the node is asked.
 var (
-	errRequest   = errors.New("bad request")
-	errShape     = errors.New("wrong shape")
-	errMedia     = errors.New("wrong content type")
-	errVerb      = errors.New("wrong verb")
-	errAuth      = errors.New("no credentials")
-	errToken     = errors.New("bad credentials")
-	errHost      = errors.New("unknown host")
-	errNSID      = errors.New("unknown method")
-	errNotBuilt  = errors.New("method not built")
-	errPolicy    = errors.New("policy not built")
-	errAppAccess = errors.New("app access not built")
-	errInternal  = errors.New("internal error")
+	errRequest    = errors.New("bad request")
+	errShape      = errors.New("wrong shape")
+	errMedia      = errors.New("wrong content type")
+	errVerb       = errors.New("wrong verb")
+	errAuth       = errors.New("no credentials")
+	errToken      = errors.New("bad credentials")
+	errHost       = errors.New("unknown host")
+	errNSID       = errors.New("unknown method")
+	errNotBuilt   = errors.New("method not built")
+	errPolicy     = errors.New("policy not built")
+	errAppAccess  = errors.New("app access not built")
+	errFeature    = errors.New("feature is off")
+	errPermission = errors.New("scope does not allow it")
+	errSlow       = errors.New("body too slow")
+	errRate       = errors.New("too many requests")
+	errInternal   = errors.New("internal error")
 
 	// errOwner is a Forbidden with the name that atproto has for it.
 	errOwner = fmt.Errorf("not the authority: %w", space.ErrForbidden)
@@ -153,6 +159,7 @@ var rows = []row{
 	{ErrStillWaiting, "StillWaiting", [dialects]int{503, 503}, "", false},
 	{ErrDeviceNotFound, "DeviceNotFound", [dialects]int{404, 400}, "Device not found", false},
 	{ErrTokenNotFound, "TokenNotFound", [dialects]int{404, 400}, "Token not found", false},
+	{ErrSettingNotFound, "SettingNotFound", [dialects]int{404, 404}, "", false},
 	{ErrLastDevice, "LastDevice", [dialects]int{409, 400}, "", false},
 	{errRequest, "InvalidRequest", [dialects]int{400, 400}, "", false},
 	{errShape, "InvalidRequest", [dialects]int{422, 400}, "", false},
@@ -161,6 +168,10 @@ var rows = []row{
 	{errAuth, "AuthenticationRequired", [dialects]int{401, 401}, "This endpoint requires authentication", true},
 	{errToken, "InvalidToken", [dialects]int{401, 401}, "", false},
 	{errHost, "InvalidHost", [dialects]int{403, 403}, "", false},
+	{errFeature, "FeatureDisabled", [dialects]int{404, 404}, "The feature 'feature.spaces_enabled' is not currently enabled on this instance", true},
+	{errPermission, "InsufficientPermissions", [dialects]int{403, 403}, "", false},
+	{errSlow, "RequestTimeout", [dialects]int{408, 408}, "", false},
+	{errRate, "RateLimitExceeded", [dialects]int{429, 429}, "", false},
 	{errNSID, "XRPCNotSupported", [dialects]int{404, 404}, "", false},
 	{errNotBuilt, "MethodNotImplemented", [dialects]int{501, 501}, "", false},
 	{errPolicy, "UnsupportedPolicy", [dialects]int{400, 400}, "", false},

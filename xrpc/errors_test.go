@@ -49,6 +49,7 @@ var sentinels = map[string]error{
 	"space.ErrDelegationDepth": space.ErrDelegationDepth,
 	"space.ErrStaleDescriptor": space.ErrStaleDescriptor,
 	"xrpc.ErrDeviceNotFound":   ErrDeviceNotFound,
+	"xrpc.ErrSettingNotFound":  ErrSettingNotFound,
 	"xrpc.ErrTokenNotFound":    ErrTokenNotFound,
 	"xrpc.ErrLastDevice":       ErrLastDevice,
 	"xrpc.ErrAmbiguous":        ErrAmbiguous{},

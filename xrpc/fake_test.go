@@ -41,9 +41,12 @@ type fake struct {
 	asked  InviteOptions
 	joins  func(ctx context.Context, link string) (Joined, error)
 
-	devices []Device
-	updates int    // how often the policy was written
-	reason  string // of the newest deletion
+	devices  []Device
+	tokens   map[string]Token
+	settings map[string]string
+	asks     int    // how often anything was asked
+	updates  int    // how often the policy was written
+	reason   string // of the newest deletion
 }
 
 type fakeSpace struct {
@@ -92,6 +95,7 @@ func newFake(t testing.TB) *fake {
 }
 
 func (f *fake) gate() error {
+	f.asks++
 	if f.panics {
 		panic("the fake was told to")
 	}

@@ -122,7 +122,8 @@ func TestRequests(t *testing.T) {
 		{"text", header("Content-Type", "text/plain"), 415, "UnsupportedMediaType"},
 		{"other json", header("Content-Type", "application/jsonp"), 415, "UnsupportedMediaType"},
 		{"latin", header("Content-Type", "application/json; charset=latin1"), 415, "UnsupportedMediaType"},
-		{"gzip", header("Content-Encoding", "gzip"), 415, "UnsupportedMediaType"},
+		{"zstd", header("Content-Encoding", "zstd"), 415, "UnsupportedMediaType"},
+		{"gzip that is none", header("Content-Encoding", "gzip"), 400, "InvalidRequest"},
 
 		{"no token", header("Authorization"), 401, "AuthenticationRequired"},
 		{"empty", header("Authorization", ""), 401, "InvalidToken"},

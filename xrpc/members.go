@@ -17,6 +17,7 @@ func hasAdmin(s *Server) bool       { return s.Admin != nil }
 func hasTransfers(s *Server) bool   { return s.Transfers != nil }
 func hasExits(s *Server) bool       { return s.Exits != nil }
 func hasBackups(s *Server) bool     { return s.Backups != nil }
+func hasTokens(s *Server) bool      { return s.Tokens != nil }
 func hasDevices(s *Server) bool     { return s.Devices != nil }
 
 // done is the answer of what has nothing to tell.

@@ -113,6 +113,9 @@ var methods = map[string]method{
 	"dev.kith.server.deleteSession": {verb: post},
 	"dev.kith.server.getSession":    {verb: get, who: forCaller, handle: showSession},
 	"dev.kith.server.createTicket":  {verb: post, who: forCaller},
+	"dev.kith.token.create":         {verb: post, who: forOwner, handle: createToken, needs: hasTokens},
+	"dev.kith.token.list":           {verb: get, who: forOwner, handle: listTokens, needs: hasTokens},
+	"dev.kith.token.revoke":         {verb: post, who: forOwner, handle: revokeToken, needs: hasTokens},
 	"dev.kith.identity.get":         {verb: get},
 
 	"dev.kith.kv.set":       {verb: post},

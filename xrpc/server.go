@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,8 @@ type Server struct {
 
 	Access Access // nil: nobody but the owner belongs anywhere
 	Tokens Tokens // nil: there is the owner's token alone
+
+	Settings Settings // nil: every setting is as it stands below
 
 	Owner   space.DID // writes go to this repo only
 	Token   string    // "" refuses every call but the health check
@@ -110,10 +113,11 @@ func (s *Server) log() *slog.Logger {
 	return s.Log
 }
 
-// ServeHTTP checks in this order: Host, path, CORS, feature flag, method, who
+// ServeHTTP checks in this order: Host, CORS, path, feature flag, method, who
 // calls, query or body, and whether the caller may; then it asks the handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{s: s, w: w, r: r, d: s.Dialect}
+	c := &call{s: s, w: w, r: r, standard: s.dialect()}
+	c.d = c.standard
 	defer c.recover()
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -122,29 +126,49 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.fail(faultf(errHost, "host: %q is not a name of this node; add it to the configured origins", clip(r.Host)))
 		return
 	}
-	nsid, ok := strings.CutPrefix(r.URL.Path, "/xrpc/")
-	if !ok {
-		c.fail(faultf(errNSID, "nothing is served at this path; methods are at /xrpc/NSID"))
-		return
-	}
-	c.nsid = nsid
-	c.d = dialectOf(nsid, "", s.Dialect)
 	cors(h)
-	if nsid == "_health" {
-		c.health()
-		return
-	}
 	if r.Method == http.MethodOptions {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	if err := c.serve(); err != nil {
+	if err := c.dispatch(r.URL.Path); err != nil {
 		c.fail(err)
 	}
 }
 
+// dispatch finds out by the path what is asked for.
+func (c *call) dispatch(path string) error {
+	if nsid, ok := strings.CutPrefix(path, "/xrpc/"); ok {
+		return c.serve(nsid)
+	}
+	if rest, ok := strings.CutPrefix(path, "/admin/"); ok {
+		return c.admin(rest)
+	}
+	if path == "/config" {
+		return c.config()
+	}
+	return faultf(errNSID, "nothing is served at this path; methods are at /xrpc/NSID")
+}
+
+// verbs refuses every verb but these.
+func (c *call) verbs(allowed ...string) error {
+	if slices.Contains(allowed, c.r.Method) {
+		return nil
+	}
+	c.w.Header().Set("Allow", strings.Join(allowed, ", "))
+	return faultf(errVerb, "use %s", strings.Join(allowed, " or "))
+}
+
 // serve carries a method out, or says why not. Nothing was answered then.
-func (c *call) serve() error {
+func (c *call) serve(nsid string) error {
+	c.nsid = nsid
+	c.d = dialectOf(nsid, "", c.standard)
+	if nsid == "_health" {
+		return c.health()
+	}
+	if ofSpaces(nsid) && !c.s.spacesOn() {
+		return errFeature
+	}
 	m, err := c.route()
 	if err != nil {
 		return err
@@ -167,24 +191,21 @@ func (c *call) route() (method, error) {
 		return m, faultf(errNSID, "%s: this node does not know the method", clip(c.nsid))
 	case m.handle == nil, m.needs != nil && !m.needs(c.s):
 		return m, faultf(errNotBuilt, "%s: this node does not serve the method yet", c.nsid)
-	case c.r.Method == m.verb, c.r.Method == http.MethodHead && m.verb == get:
-		return m, nil
 	}
-	allow := m.verb
-	if allow == get {
-		allow = "GET, HEAD"
+	if m.verb == get {
+		return m, c.verbs(get, http.MethodHead)
 	}
-	c.w.Header().Set("Allow", allow)
-	return m, faultf(errVerb, "%s: use %s", c.nsid, m.verb)
+	return m, c.verbs(m.verb)
 }
 
 // run reads the input, judges the caller, calls the handler and answers.
 func (c *call) run(m method) error {
 	var err error
 	if m.verb == post && !m.body {
-		body := buffers.Get().(*bytes.Buffer)
-		defer release(body)
-		err = c.readBody(body)
+		var buf *bytes.Buffer
+		if buf, err = c.takeBody(); err == nil {
+			defer release(buf)
+		}
 	} else {
 		err = c.readQuery()
 	}

@@ -67,7 +67,7 @@ func spaceDialect(c *call) Dialect {
 	case access.has("$type"), c.body.has("policy"):
 		return ATProto
 	}
-	return c.s.Dialect
+	return c.standard
 }
 
 // typeAndKey reads type and skey. Without skey the node draws one; an empty

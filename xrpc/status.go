@@ -8,11 +8,9 @@ type healthAnswer struct {
 }
 
 // health is for whoever watches the process: no token, no details but why.
-func (c *call) health() {
-	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		c.w.Header().Set("Allow", "GET, HEAD")
-		c.fail(faultf(errVerb, "_health: use GET"))
-		return
+func (c *call) health() error {
+	if err := c.verbs(http.MethodGet, http.MethodHead); err != nil {
+		return err
 	}
 	out := healthAnswer{Version: c.s.Version}
 	status := http.StatusOK
@@ -23,6 +21,7 @@ func (c *call) health() {
 		}
 	}
 	c.answer(status, out)
+	return nil
 }
 
 func showStatus(c *call) (any, error) {
