@@ -78,7 +78,7 @@ func Entry(name string, raw []byte, sid [32]byte, objects map[[32]byte][]byte) [
 
 // MaxGeneration is how many generations of a per-user key are tried where none
 // is named.
-const MaxGeneration = 6
+const MaxGeneration = 8
 
 // Rotation is what an opened entry says of an epoch that begins with it, the
 // first one included; nil if none does.

@@ -125,6 +125,9 @@ func (w *world) secretFact(key []byte, f fact) {
 }
 
 func (w *world) pukFact(p *person) {
+	if p.gen() > oracle.MaxGeneration {
+		panic("a generation that no attacker tries")
+	}
 	w.secretFact(p.puk().Marshal()[5:], fact{
 		name: fmt.Sprintf("per-user key %d of %s", p.gen(), p.name), kind: factPUK, who: p.name, gen: p.gen(),
 	})
