@@ -19,7 +19,7 @@ type Live struct {
 	// told is called with the outcome of each round, one at a time.
 	told func(Result)
 
-	mu    sync.Mutex // guards what follows
+	mu    gate       // guards what follows; held while the replica takes what came
 	wake  *sync.Cond // something changed
 	s     *Session
 	ended int // rounds whose outcome was told
@@ -30,16 +30,24 @@ type Live struct {
 
 // NewLive is a live stream that Run drives. moved and told may be nil.
 func NewLive(rw io.ReadWriter, s *Session, moved func(busy bool), told func(Result)) *Live {
-	l := &Live{rw: rw, s: s, moved: moved, told: told}
+	l := &Live{rw: rw, s: s, moved: moved, told: told, mu: make(gate, 1)}
 	if moved == nil {
 		l.moved = func(bool) {}
 	}
 	if told == nil {
 		l.told = func(Result) {}
 	}
-	l.wake = sync.NewCond(&l.mu)
+	l.wake = sync.NewCond(l.mu)
 	return l
 }
+
+// gate is a lock that may be held for long. To wait for a channel counts as
+// waiting in a bubble of testing/synctest, to wait for a mutex does not: time
+// would stand still for a replica that needs some.
+type gate chan struct{}
+
+func (g gate) Lock()   { g <- struct{}{} }
+func (g gate) Unlock() { <-g }
 
 // Run returns when the stream has ended: io.EOF if the other side closed it
 // between two rounds, then it is the caller's to close; else why, and Run has
