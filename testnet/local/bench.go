@@ -26,8 +26,9 @@ const (
 // request that puts it at one node until the other node answers a getRecord
 // with the right version, opened and verified. The reader asks in a tight loop
 // on a kept connection; the moment counted is the middle between its question
-// and the answer, so a figure is off by half a poll (row kith-poll) at most,
-// and includes on average half a poll of waiting for the next question.
+// and the answer, and the record came between the last look that missed it and
+// the one that found it: the figure is the middle, off by half a poll (row
+// kith-poll) at most, to either side.
 //
 // Beside it, in turns of 20 and at the same pace, runs a gossipsub with
 // nothing on it: this process publishes 256 bytes, a process of its own

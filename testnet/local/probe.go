@@ -59,13 +59,15 @@ func propagate(ctx context.Context, from, to *line, id space.ID, path space.Path
 	return s, seenErr
 }
 
-// watch asks until the answer is rec.
+// watch asks until the answer is rec. The record came between the last look of
+// the node that missed it and the first that found it: seen is the middle.
 func (s *sighting) watch(ctx context.Context, to *line, ask []byte, rec space.Record, start time.Time) error {
+	var missed time.Duration // when the node looked last
 	for {
 		s.polls++
 		asked := time.Since(start)
 		body, err := to.ask(ctx, ask)
-		at := (asked + time.Since(start)) / 2 // when the node looked, give or take half a poll
+		at := (asked + time.Since(start)) / 2 // when it looked, give or take half a poll
 		if err != nil {
 			return fmt.Errorf("%s reads: %w", to.name, err)
 		}
@@ -74,9 +76,13 @@ func (s *sighting) watch(ctx context.Context, to *line, ask []byte, rec space.Re
 			return fmt.Errorf("%s reads: %w", to.name, err)
 		}
 		if got == rec.CID() {
-			s.seen = at
+			s.seen = (missed + at) / 2
+			if s.polls == 1 {
+				s.seen = at
+			}
 			return nil
 		}
+		missed = at
 	}
 }
 
