@@ -247,17 +247,18 @@ func (c *call) readable(author space.DID) (space.DID, error) {
 	return c.caller.DID, nil
 }
 
-type sessionAnswer struct {
+// Session is who a caller is to the node.
+type Session struct {
 	DID       space.DID `json:"did"`
 	Owner     bool      `json:"owner"`
-	Scope     string    `json:"scope"`
+	Scope     Scope     `json:"scope"`
 	TokenID   string    `json:"tokenId,omitempty"`
 	ExpiresAt *string   `json:"expiresAt,omitempty"`
 }
 
 // showSession says who the caller is to this node.
 func showSession(c *call) (any, error) {
-	out := sessionAnswer{DID: c.caller.DID, Owner: c.isOwner(), Scope: c.caller.Scope.String(), TokenID: c.caller.ID}
+	out := Session{DID: c.caller.DID, Owner: c.isOwner(), Scope: c.caller.Scope, TokenID: c.caller.ID}
 	if ms := c.caller.ExpiresMs; ms != 0 {
 		out.ExpiresAt = new(timeText(ms * 1000))
 	}

@@ -68,6 +68,7 @@ var meanings = []meaning{
 	{space.ErrInviteNotFound, exitNotFound, "InviteNotFound", func(a *app) string { return a.kith("space invites %s", a.spaceName()) }},
 	{space.ErrRequestNotFound, exitNotFound, "RequestNotFound", func(a *app) string { return a.kith("space approve %s", a.spaceName()) + " lists who waits" }},
 	{xrpc.ErrDeviceNotFound, exitNotFound, "DeviceNotFound", func(a *app) string { return a.kith("device list") }},
+	{xrpc.ErrTokenNotFound, exitNotFound, "TokenNotFound", func(a *app) string { return a.kith("token list") }},
 	{space.ErrUnknownDID, exitNotFound, "UnknownDid", func(a *app) string {
 		return "this node has never met them: send them a link instead: " + a.kith("space invite %s", a.spaceName())
 	}},

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kithnet/kith/node"
+	"github.com/kithnet/kith/xrpc"
 )
 
 type runCmd struct {
@@ -17,6 +18,7 @@ type runCmd struct {
 	Bootstrap      []string `help:"Node to connect to at start, again for more." placeholder:"MADDR" sep:"none"`
 	NoMDNS         bool     `help:"Do not look for nodes on the local network." name:"no-mdns"`
 	PassphraseFile string   `help:"File with the passphrase of the keys." placeholder:"FILE"`
+	Origin         []string `help:"Web origin under which the API is reached from elsewhere, again for more." placeholder:"URL" sep:"none"`
 	Relay          bool     `help:"Carry sealed envelopes for others (not built yet)."`
 	Keeper         bool     `help:"Stay up for the spaces that made this member a keeper."`
 }
@@ -37,7 +39,7 @@ func (c *runCmd) Run(a *app) error {
 	}
 	n, err := node.New(node.Config{
 		Home: a.Home, Listen: c.Listen, HTTP: c.HTTP, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Keeper: c.Keeper,
-		Passphrase: pass, Log: log, Version: baseVersion,
+		Passphrase: pass, Log: log, Version: baseVersion, Settings: a.settings(), Origins: c.Origin,
 	})
 	if err != nil {
 		return err
@@ -51,6 +53,17 @@ func (c *runCmd) Run(a *app) error {
 		}
 		log.Info("ready", "api", r.HTTP, "token", r.TokenFile, "listen", r.Listen)
 	})
+}
+
+// settings are those that the environment gives the node.
+func (a *app) settings() map[string]string {
+	out := map[string]string{}
+	for key, name := range map[string]string{xrpc.SettingSpaces: "FEATURE_SPACES_ENABLED", xrpc.SettingURI: "KITH_URI_SCHEME"} {
+		if v := a.env(name); v != "" {
+			out[key] = v
+		}
+	}
+	return out
 }
 
 // identity makes sure that the home has one, and answers what unlocks it. The
