@@ -137,7 +137,7 @@ func (j *Judge) judge(from peer.ID, topic envelope.TopicID, replica Replica, dat
 	if err != nil || f.Topic() != topic {
 		return Ruling{Verdict: Reject, Reason: Malformed}
 	}
-	if replica == nil {
+	if g, ok := replica.(Gate); replica == nil || ok && g.Closed() {
 		return Ruling{Reason: NotServed}
 	}
 	if f.Fork != nil {
