@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"fmt"
 	"iter"
 	"slices"
 	"sync"
@@ -18,7 +17,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/gossip"
-	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/sync/reconcile"
@@ -383,15 +381,14 @@ func (m *member) receipt(t testing.TB, r *Relay, w *world) Receipt {
 	return c
 }
 
-// eventually waits until a condition holds.
+// eventually looks again and again until a condition holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for end := time.Now().Add(20 * time.Second); !ok(); <-again.C {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
 	}
 }
-
-var _ = fmt.Sprint
-var _ = store.Own
