@@ -35,6 +35,8 @@ type actor struct {
 	ended chan struct{}
 	wants chan struct{} // wakes who tends the space, see Node.tend
 
+	still sync.RWMutex // keeps what is in memory and in the store the same while both are read
+
 	mu        sync.RWMutex // guards what follows; written by run's goroutine alone
 	ctl       *control.State
 	epochs    map[envelope.TopicID]*epoch

@@ -130,14 +130,25 @@ func (c *change) commit(class store.Class) error {
 			return diskError(err)
 		}
 	}
-	if err := a.store.Commit(class, &c.batch); err != nil {
+	if err := c.land(class); err != nil {
 		return diskError(err)
 	}
-	c.show()
 	if c.ctl != nil {
 		a.turn(c.adopted)
 		a.out.kinMoved(a.sid)
 	}
+	return nil
+}
+
+// land writes the batch and shows it. Between the two the store is ahead of
+// what is in memory: who reads both waits.
+func (c *change) land(class store.Class) error {
+	c.a.still.Lock()
+	defer c.a.still.Unlock()
+	if err := c.a.store.Commit(class, &c.batch); err != nil {
+		return err
+	}
+	c.show()
 	return nil
 }
 

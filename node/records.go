@@ -3,17 +3,12 @@ package node
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
-
 	"github.com/kithnet/kith/space"
-	"github.com/kithnet/kith/space/commit"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -167,131 +162,4 @@ func parseCursor(s string) (recordCursor, error) {
 		return recordCursor{}, fmt.Errorf("%w: %w", xrpc.ErrCursor, err)
 	}
 	return recordCursor{author, path}, nil
-}
-
-// RepoState is one author's repo as this node has it, with a commit for it:
-// signed afresh when it is the owner's, remade from the author's last
-// statement otherwise. Without a statement about this very state there is none.
-func (n *Node) RepoState(_ context.Context, id space.ID, author space.DID) (xrpc.RepoState, error) {
-	a, err := n.byID(id)
-	if err != nil {
-		return xrpc.RepoState{}, err
-	}
-	return a.repoState(author)
-}
-
-func (a *actor) repoState(author space.DID) (xrpc.RepoState, error) {
-	a.mu.RLock()
-	r := a.repos[author]
-	if r == nil || r.Rev() == 0 {
-		a.mu.RUnlock()
-		return xrpc.RepoState{}, fmt.Errorf("%s in %s: %w", author, a.id, space.ErrRepoNotFound)
-	}
-	state, stmt := r.State(), r.stmt
-	s := xrpc.RepoState{DID: author, Rev: r.Rev(), Count: r.Count(), Hash: r.Digest()}
-	a.mu.RUnlock()
-	var err error
-	if s.State, err = state.AppendBinary(nil); err != nil {
-		return xrpc.RepoState{}, err
-	}
-	s.Commit, err = a.commitFor(author, s, stmt)
-	return s, err
-}
-
-func (a *actor) commitFor(author space.DID, s xrpc.RepoState, stmt *space.Statement) (*commit.Commit, error) {
-	if author == a.self.did {
-		var ikm [32]byte
-		rand.Read(ikm[:])
-		c, err := commit.Sign(a.self.didKey, ikm, a.id, author, s.Rev, s.Hash)
-		if err != nil {
-			return nil, fmt.Errorf("sign a commit: %w", err)
-		}
-		return &c, nil
-	}
-	if stmt == nil || stmt.Hash != s.Hash {
-		return nil, nil
-	}
-	c, err := commit.FromStatement(a.id, author, s.Rev, stmt.IKM, stmt.Sig, s.Hash)
-	if err != nil {
-		return nil, fmt.Errorf("remake a commit: %w", err)
-	}
-	pub, err := authorKey(author)
-	if err != nil || c.Verify(pub, a.id, author) != nil {
-		return nil, nil // a statement about another rev, or of a key we cannot resolve
-	}
-	return &c, nil
-}
-
-// authorKey is the atproto signing key of a DID. A did:key is its own.
-func authorKey(did space.DID) (atcrypto.PublicKey, error) {
-	if !strings.HasPrefix(string(did), "did:key:") {
-		return nil, fmt.Errorf("key of %s: %w", did, space.ErrUnsupported)
-	}
-	return atcrypto.ParsePublicDIDKey(string(did))
-}
-
-// Repos lists the authors that have written.
-func (n *Node) Repos(_ context.Context, id space.ID) ([]xrpc.RepoInfo, error) {
-	a, err := n.byID(id)
-	if err != nil {
-		return nil, err
-	}
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	var out []xrpc.RepoInfo
-	for did, r := range a.repos {
-		if r.Rev() != 0 {
-			out = append(out, xrpc.RepoInfo{DID: did, Rev: r.Rev(), Hash: r.Digest(), Attribution: r.sure.String()})
-		}
-	}
-	return out, nil
-}
-
-// RepoOps pages through an author's oplog as it was applied here. The last
-// page says the state that the ops lead to.
-func (n *Node) RepoOps(_ context.Context, id space.ID, author space.DID, q xrpc.OpsQuery) (xrpc.OpsPage, error) {
-	a, err := n.byID(id)
-	if err != nil {
-		return xrpc.OpsPage{}, err
-	}
-	state, err := a.repoState(author)
-	if errors.Is(err, space.ErrRepoNotFound) {
-		return xrpc.OpsPage{}, nil
-	} else if err != nil {
-		return xrpc.OpsPage{}, err
-	}
-	var after space.TID
-	idx := -1
-	if q.Cursor != "" {
-		if after, idx, err = xrpc.ParseOpsCursor(q.Cursor); err != nil {
-			return xrpc.OpsPage{}, err
-		}
-	}
-	var page xrpc.OpsPage
-	for p, err := range a.store.Ops(author, 0) {
-		if err != nil {
-			return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", err)
-		}
-		for _, row := range p.Rows {
-			if row.Rev <= q.Since || row.Rev < after || row.Rev == after && row.Idx <= idx || row.Rev > state.Rev {
-				continue
-			}
-			op := xrpc.RepoOp{Rev: row.Rev, Idx: row.Idx, Path: row.Path, CID: row.CID, Prev: row.Prev}
-			if !q.NoValues && !row.CID.IsZero() {
-				rec, ok, err := a.store.Record(author, row.Path)
-				if err != nil {
-					return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", err)
-				}
-				if ok && rec.Leaf.CID == row.CID {
-					op.Value = rec.Value
-				}
-			}
-			if page.Ops = append(page.Ops, op); len(page.Ops) == q.Limit {
-				page.Cursor = xrpc.FormatOpsCursor(op.Rev, op.Idx)
-				return page, nil
-			}
-		}
-	}
-	page.State = &state
-	return page, nil
 }

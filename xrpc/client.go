@@ -87,7 +87,8 @@ func (c *Client) target(nsid string) string {
 	return strings.TrimSuffix(c.Base, "/") + "/xrpc/" + nsid
 }
 
-func (c *Client) send(r *http.Request, nsid string, out any) error {
+// do sends a request with the token.
+func (c *Client) do(r *http.Request, nsid string) (*http.Response, error) {
 	if c.Token != "" {
 		r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(c.Token))
 	}
@@ -98,9 +99,17 @@ func (c *Client) send(r *http.Request, nsid string, out any) error {
 	resp, err := client.Do(r)
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" && r.Context().Err() == nil {
-			return fmt.Errorf("%w at %s: is it running? (%v)", ErrUnreachable, c.Base, op.Err)
+			return nil, fmt.Errorf("%w at %s: is it running? (%v)", ErrUnreachable, c.Base, op.Err)
 		}
-		return fmt.Errorf("%s: %w", nsid, err)
+		return nil, fmt.Errorf("%s: %w", nsid, err)
+	}
+	return resp, nil
+}
+
+func (c *Client) send(r *http.Request, nsid string, out any) error {
+	resp, err := c.do(r, nsid)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"errors"
+	"iter"
+	"sort"
+	"sync"
+
+	"github.com/syndtr/goleveldb/leveldb"
+
+	"github.com/kithnet/kith/space"
+)
+
+// View is a space as it was when the view was taken, for reading that may take
+// long. Unlike an iterator it does not keep the store from healing: a store
+// that was opened anew meanwhile ends the view, and reads fail with ErrClosed.
+// It keeps the engine from dropping what was overwritten since, until Release.
+// It is safe for concurrent use.
+type View struct {
+	space *Space
+	db    *leveldb.DB
+
+	mu   sync.RWMutex // guards what follows; held by readers while they read
+	snap *leveldb.Snapshot
+}
+
+// View takes one.
+func (s *Space) View() (*View, error) {
+	db, err := s.store.engine.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer s.store.engine.release()
+	snap, err := db.GetSnapshot()
+	if err != nil {
+		return nil, s.store.noteDamage(err)
+	}
+	return &View{space: s, db: db, snap: snap}, nil
+}
+
+// Release ends the view, once nobody reads it. Reads after it fail with
+// ErrClosed.
+func (v *View) Release() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.snap != nil {
+		v.snap.Release()
+		v.snap = nil
+	}
+}
+
+// pin keeps the view and its database for one read, until done is called.
+func (v *View) pin() (r *reader, done func(), err error) {
+	v.mu.RLock()
+	defer func() {
+		if err != nil {
+			v.mu.RUnlock()
+		}
+	}()
+	if v.snap == nil {
+		return nil, nil, ErrClosed
+	}
+	e := v.space.store.engine
+	db, err := e.acquire()
+	if err != nil {
+		return nil, nil, err
+	}
+	if db != v.db {
+		e.release()
+		return nil, nil, ErrClosed
+	}
+	return &reader{v.space.store, v.snap}, func() { e.release(); v.mu.RUnlock() }, nil
+}
+
+// Record reads a record, or its trace if it was deleted.
+func (v *View) Record(author space.DID, p space.Path) (row RecordRow, ok bool, err error) {
+	r, done, err := v.pin()
+	if err != nil {
+		return row, false, err
+	}
+	defer done()
+	b := v.space.vault.blinder()
+	defer v.space.vault.done(b)
+	plain, ok, err := r.get(v.space.vault, b.record(author, p))
+	if err != nil || !ok {
+		return row, false, err
+	}
+	row, err = decodeRecord(author, plain)
+	return row, err == nil, err
+}
+
+// OpsAfter are an author's ops behind (rev, idx), at most limit, out of count
+// that are stored. It finds the place by halving, at the cost of some twenty
+// reads.
+func (v *View) OpsAfter(author space.DID, rev space.TID, idx int, count uint64, limit int) (ops []OpRow, err error) {
+	r, done, err := v.pin()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	p := v.space.key(func(b *blinder) []byte { return b.author(tableOps, author, macSize) })
+	after := func(o OpRow) bool { return o.Rev > rev || o.Rev == rev && o.Idx > idx }
+	var failed error
+	from := sort.Search(int(count), func(n int) bool {
+		for page, err := range v.pages(r, author, p, uint64(n)) {
+			failed = errors.Join(failed, err)
+			return err != nil || after(page.Rows[min(max(0, n-int(page.First)), len(page.Rows)-1)])
+		}
+		return true
+	})
+	if failed != nil {
+		return nil, failed
+	}
+	for page, err := range v.pages(r, author, p, uint64(from)) {
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range page.Rows {
+			if !after(o) {
+				continue
+			}
+			if ops = append(ops, o); len(ops) == limit {
+				return ops, nil
+			}
+		}
+	}
+	return ops, nil
+}
+
+// pages are the pages of an oplog whose rows have prefix p, from the one that
+// holds op number from.
+func (v *View) pages(r *reader, author space.DID, p []byte, from uint64) iter.Seq2[OpPage, error] {
+	return func(yield func(OpPage, error) bool) {
+		for row, err := range r.segments(v.space.vault, p, from) {
+			var page OpPage
+			if err == nil {
+				page, err = decodeOps(author, numberOf(row.key), row.plain)
+			}
+			if err == nil && len(page.Rows) == 0 {
+				continue
+			}
+			if !yield(page, err) || err != nil {
+				return
+			}
+		}
+	}
+}

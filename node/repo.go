@@ -1,0 +1,267 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+
+	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/car"
+	"github.com/kithnet/kith/space/commit"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// RepoState is one author's repo as this node has it, with a commit for it:
+// signed afresh when it is the owner's, remade from the author's last
+// statement otherwise. Without a statement about this very state there is none.
+func (n *Node) RepoState(_ context.Context, id space.ID, author space.DID) (xrpc.RepoState, error) {
+	a, err := n.byID(id)
+	if err != nil {
+		return xrpc.RepoState{}, err
+	}
+	return a.repoState(author)
+}
+
+func (a *actor) repoState(author space.DID) (xrpc.RepoState, error) {
+	a.mu.RLock()
+	r := a.repos[author]
+	if r == nil || r.Rev() == 0 {
+		a.mu.RUnlock()
+		return xrpc.RepoState{}, fmt.Errorf("%s in %s: %w", author, a.id, space.ErrRepoNotFound)
+	}
+	state, stmt := r.State(), r.stmt
+	s := xrpc.RepoState{DID: author, Rev: r.Rev(), Count: r.Count(), Hash: r.Digest()}
+	a.mu.RUnlock()
+	var err error
+	if s.State, err = state.AppendBinary(nil); err != nil {
+		return xrpc.RepoState{}, err
+	}
+	s.Commit, err = a.commitFor(author, s, stmt)
+	return s, err
+}
+
+func (a *actor) commitFor(author space.DID, s xrpc.RepoState, stmt *space.Statement) (*commit.Commit, error) {
+	if author == a.self.did {
+		var ikm [32]byte
+		rand.Read(ikm[:])
+		c, err := commit.Sign(a.self.didKey, ikm, a.id, author, s.Rev, s.Hash)
+		if err != nil {
+			return nil, fmt.Errorf("sign a commit: %w", err)
+		}
+		return &c, nil
+	}
+	if stmt == nil || stmt.Hash != s.Hash {
+		return nil, nil
+	}
+	c, err := commit.FromStatement(a.id, author, s.Rev, stmt.IKM, stmt.Sig, s.Hash)
+	if err != nil {
+		return nil, fmt.Errorf("remake a commit: %w", err)
+	}
+	pub, err := authorKey(author)
+	if err != nil || c.Verify(pub, a.id, author) != nil {
+		return nil, nil // a statement about another rev, or of a key we cannot resolve
+	}
+	return &c, nil
+}
+
+// authorKey is the atproto signing key of a DID. A did:key is its own.
+func authorKey(did space.DID) (atcrypto.PublicKey, error) {
+	if !strings.HasPrefix(string(did), "did:key:") {
+		return nil, fmt.Errorf("key of %s: %w", did, space.ErrUnsupported)
+	}
+	return atcrypto.ParsePublicDIDKey(string(did))
+}
+
+// Repos lists the authors that have written.
+func (n *Node) Repos(_ context.Context, id space.ID) ([]xrpc.RepoInfo, error) {
+	a, err := n.byID(id)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var out []xrpc.RepoInfo
+	for did, r := range a.repos {
+		if r.Rev() != 0 {
+			out = append(out, xrpc.RepoInfo{DID: did, Rev: r.Rev(), Hash: r.Digest(), Attribution: r.sure.String()})
+		}
+	}
+	return out, nil
+}
+
+// view is one author's repo held still: what memory and store say of it agree.
+type view struct {
+	*store.View
+	a      *actor
+	author space.DID
+	repo   *space.Repo
+	ops    uint64
+	stmt   *space.Statement
+}
+
+// hold holds an author's repo still, until Release. A repo never written fails
+// with space.ErrRepoNotFound.
+func (a *actor) hold(author space.DID) (*view, error) {
+	a.still.RLock()
+	defer a.still.RUnlock()
+	a.mu.Lock() // Clone marks the original as shared
+	r := a.repos[author]
+	if r == nil || r.Rev() == 0 {
+		a.mu.Unlock()
+		return nil, fmt.Errorf("%s in %s: %w", author, a.id, space.ErrRepoNotFound)
+	}
+	v := &view{a: a, author: author, repo: r.Clone(), ops: r.ops, stmt: r.stmt}
+	a.mu.Unlock()
+	var err error
+	if v.View, err = a.store.View(); err != nil {
+		return nil, fmt.Errorf("hold a repo: %w", diskError(err))
+	}
+	return v, nil
+}
+
+// state is the repo's, with a commit if there can be one.
+func (v *view) state() (xrpc.RepoState, error) {
+	state := v.repo.State()
+	s := xrpc.RepoState{DID: v.author, Rev: v.repo.Rev(), Count: v.repo.Count(), Hash: v.repo.Digest()}
+	var err error
+	if s.State, err = state.AppendBinary(nil); err != nil {
+		return s, err
+	}
+	s.Commit, err = v.a.commitFor(v.author, s, v.stmt)
+	return s, err
+}
+
+// RepoOps pages through an author's oplog as it was applied here. The last
+// page says the state that the ops lead to.
+func (n *Node) RepoOps(_ context.Context, id space.ID, author space.DID, q xrpc.OpsQuery) (xrpc.OpsPage, error) {
+	a, err := n.byID(id)
+	if err != nil {
+		return xrpc.OpsPage{}, err
+	}
+	after, idx := q.Since, math.MaxInt
+	if q.Cursor != "" {
+		rev, i, err := xrpc.ParseOpsCursor(q.Cursor)
+		if err != nil {
+			return xrpc.OpsPage{}, err
+		}
+		if rev > after {
+			after, idx = rev, i
+		}
+	}
+	v, err := a.hold(author)
+	if errors.Is(err, space.ErrRepoNotFound) {
+		return xrpc.OpsPage{}, nil
+	} else if err != nil {
+		return xrpc.OpsPage{}, err
+	}
+	defer v.Release()
+	return v.page(after, idx, q)
+}
+
+func (v *view) page(after space.TID, idx int, q xrpc.OpsQuery) (xrpc.OpsPage, error) {
+	rows, err := v.OpsAfter(v.author, after, idx, v.ops, q.Limit)
+	if err != nil {
+		return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", diskError(err))
+	}
+	page := xrpc.OpsPage{Ops: make([]xrpc.RepoOp, len(rows))}
+	for i, row := range rows {
+		page.Ops[i] = xrpc.RepoOp{Rev: row.Rev, Idx: row.Idx, Path: row.Path, CID: row.CID, Prev: row.Prev}
+	}
+	if !q.NoValues {
+		if err := v.fillOps(page.Ops); err != nil {
+			return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", err)
+		}
+	}
+	if len(rows) == q.Limit {
+		last := rows[len(rows)-1]
+		page.Cursor = xrpc.FormatOpsCursor(last.Rev, last.Idx)
+		return page, nil
+	}
+	state, err := v.state()
+	page.State = &state
+	return page, err
+}
+
+// fillOps adds the values that still stand: a record's current version is
+// inlined wherever it was written, a superseded one nowhere.
+func (v *view) fillOps(ops []xrpc.RepoOp) error {
+	return each(len(ops), func(i int) error {
+		op := &ops[i]
+		if leaf, ok := v.repo.Leaf(op.Path); !ok || op.CID.IsZero() || leaf.CID != op.CID {
+			return nil
+		}
+		var err error
+		op.Value, err = v.value(space.IndexEntry{Path: op.Path, CID: op.CID})
+		return err
+	})
+}
+
+// value reads a record of the index.
+func (v *view) value(e space.IndexEntry) (space.Record, error) {
+	row, ok, err := v.Record(v.author, e.Path)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", e.Path, diskError(err))
+	case !ok || row.Leaf.CID != e.CID:
+		return nil, fmt.Errorf("read %s: not what the index says: %w", e.Path, space.ErrUnavailable)
+	}
+	return row.Value, nil
+}
+
+// The author's word on a state comes with each 64th entry and when the author
+// falls silent. So long a reader elsewhere may have to wait for a commit.
+const (
+	commitWait = 2 * time.Second
+	commitLook = 10 * time.Millisecond
+)
+
+// Snapshot holds an author's repo still for whoever reads all of it. Where the
+// author's word on the present state has not come yet, it waits a moment.
+func (n *Node) Snapshot(ctx context.Context, id space.ID, author space.DID) (*xrpc.Snapshot, error) {
+	a, err := n.byID(id)
+	if err != nil {
+		return nil, err
+	}
+	for until := time.Now().Add(commitWait); ; {
+		v, err := a.hold(author)
+		if err != nil {
+			return nil, err
+		}
+		state, err := v.state()
+		if err == nil && state.Commit != nil {
+			return &xrpc.Snapshot{
+				Commit: *state.Commit, Index: car.IndexOf(v.repo.Ascend(space.Path{}, ""), state.Count),
+				Values: v.values, Close: v.Release,
+			}, nil
+		}
+		v.Release()
+		if err != nil {
+			return nil, err
+		}
+		if time.Now().After(until) {
+			return nil, fmt.Errorf("repo %s: its author has not stated what it is since the last write: %w", author, space.ErrUnavailable)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(commitLook):
+		}
+	}
+}
+
+// Commit is a commit of the repo as it is, or was within a moment.
+func (n *Node) Commit(ctx context.Context, id space.ID, author space.DID) (commit.Commit, error) {
+	s, err := n.Snapshot(ctx, id, author)
+	if err != nil {
+		return commit.Commit{}, err
+	}
+	s.Close()
+	return s.Commit, nil
+}
