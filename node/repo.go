@@ -96,8 +96,8 @@ func (n *Node) Repos(_ context.Context, id space.ID) ([]xrpc.RepoInfo, error) {
 	return out, nil
 }
 
-// view is one author's repo held still: what memory and store say of it agree.
-type view struct {
+// repoView is one author's repo held still: what memory and store say of it agree.
+type repoView struct {
 	*store.View
 	a      *actor
 	author space.DID
@@ -106,9 +106,9 @@ type view struct {
 	stmt   *space.Statement
 }
 
-// hold holds an author's repo still, until Release. A repo never written fails
+// view holds an author's repo still, until Release. A repo never written fails
 // with space.ErrRepoNotFound.
-func (a *actor) hold(author space.DID) (*view, error) {
+func (a *actor) view(author space.DID) (*repoView, error) {
 	a.still.RLock()
 	defer a.still.RUnlock()
 	a.mu.Lock() // Clone marks the original as shared
@@ -117,17 +117,17 @@ func (a *actor) hold(author space.DID) (*view, error) {
 		a.mu.Unlock()
 		return nil, fmt.Errorf("%s in %s: %w", author, a.id, space.ErrRepoNotFound)
 	}
-	v := &view{a: a, author: author, repo: r.Clone(), ops: r.ops, stmt: r.stmt}
+	v := &repoView{a: a, author: author, repo: r.Clone(), ops: r.ops, stmt: r.stmt}
 	a.mu.Unlock()
 	var err error
 	if v.View, err = a.store.View(); err != nil {
-		return nil, fmt.Errorf("hold a repo: %w", diskError(err))
+		return nil, fmt.Errorf("view a repo: %w", diskError(err))
 	}
 	return v, nil
 }
 
 // state is the repo's, with a commit if there can be one.
-func (v *view) state() (xrpc.RepoState, error) {
+func (v *repoView) state() (xrpc.RepoState, error) {
 	state := v.repo.State()
 	s := xrpc.RepoState{DID: v.author, Rev: v.repo.Rev(), Count: v.repo.Count(), Hash: v.repo.Digest()}
 	var err error
@@ -155,7 +155,7 @@ func (n *Node) RepoOps(_ context.Context, id space.ID, author space.DID, q xrpc.
 			after, idx = rev, i
 		}
 	}
-	v, err := a.hold(author)
+	v, err := a.view(author)
 	if errors.Is(err, space.ErrRepoNotFound) {
 		return xrpc.OpsPage{}, nil
 	} else if err != nil {
@@ -165,7 +165,7 @@ func (n *Node) RepoOps(_ context.Context, id space.ID, author space.DID, q xrpc.
 	return v.page(after, idx, q)
 }
 
-func (v *view) page(after space.TID, idx int, q xrpc.OpsQuery) (xrpc.OpsPage, error) {
+func (v *repoView) page(after space.TID, idx int, q xrpc.OpsQuery) (xrpc.OpsPage, error) {
 	rows, err := v.OpsAfter(v.author, after, idx, v.ops, q.Limit)
 	if err != nil {
 		return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", diskError(err))
@@ -191,7 +191,7 @@ func (v *view) page(after space.TID, idx int, q xrpc.OpsQuery) (xrpc.OpsPage, er
 
 // fillOps adds the values that still stand: a record's current version is
 // inlined wherever it was written, a superseded one nowhere.
-func (v *view) fillOps(ops []xrpc.RepoOp) error {
+func (v *repoView) fillOps(ops []xrpc.RepoOp) error {
 	return each(len(ops), func(i int) error {
 		op := &ops[i]
 		if leaf, ok := v.repo.Leaf(op.Path); !ok || op.CID.IsZero() || leaf.CID != op.CID {
@@ -204,7 +204,7 @@ func (v *view) fillOps(ops []xrpc.RepoOp) error {
 }
 
 // value reads a record of the index.
-func (v *view) value(e space.IndexEntry) (space.Record, error) {
+func (v *repoView) value(e space.IndexEntry) (space.Record, error) {
 	row, ok, err := v.Record(v.author, e.Path)
 	switch {
 	case err != nil:
@@ -230,7 +230,7 @@ func (n *Node) Snapshot(ctx context.Context, id space.ID, author space.DID) (*xr
 		return nil, err
 	}
 	for until := time.Now().Add(commitWait); ; {
-		v, err := a.hold(author)
+		v, err := a.view(author)
 		if err != nil {
 			return nil, err
 		}

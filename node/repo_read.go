@@ -65,7 +65,7 @@ type window struct {
 }
 
 // read reads the values of x from the first on, until there are enough.
-func (v *view) read(x car.Index) window {
+func (v *repoView) read(x car.Index) window {
 	x = x[:min(len(x), windowCount)]
 	w := window{values: make([]space.Record, len(x))}
 	var size, end atomic.Int64
@@ -91,7 +91,7 @@ func (v *view) read(x car.Index) window {
 }
 
 // values gives the values of x in order, reading ahead by one window.
-func (v *view) values(x car.Index, give func(space.Record) error) error {
+func (v *repoView) values(x car.Index, give func(space.Record) error) error {
 	ahead := make(chan window, 1)
 	start := func(x car.Index) { go func() { ahead <- v.read(x) }() }
 	start(x)

@@ -66,7 +66,7 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 	}
 	defer os.Remove(filepath.Join(n.cfg.Home, addrFile))
 	srv := &xrpc.Server{
-		Spaces: n, Records: n, Repos: n, Node: n, Devices: n, Backups: n,
+		Spaces: n, Records: n, Repos: n, Node: n, Devices: n, Backups: n, Snapshots: n,
 		Roster: n, Invites: n, Approvals: n, Keys: n, Keepers: n, Admin: n, Transfers: n, Exits: n, Delegations: n,
 		Access: n, Tokens: n, Settings: n,
 		Owner: n.self.did, Token: token, Origins: n.cfg.Origins, Version: n.cfg.Version, Healthy: n.healthy, Log: n.log,

@@ -23,6 +23,8 @@ type Snapshots interface {
 	Commit(ctx context.Context, id space.ID, author space.DID) (commit.Commit, error)
 }
 
+func hasSnapshots(s *Server) bool { return s.Snapshots != nil }
+
 // Snapshot is one state of a repo. Whoever asked for it calls Close, once.
 type Snapshot struct {
 	Commit commit.Commit

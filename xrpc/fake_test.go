@@ -47,6 +47,8 @@ type fake struct {
 	asks     int    // how often anything was asked
 	updates  int    // how often the policy was written
 	reason   string // of the newest deletion
+	open     int    // snapshots
+	lost     error  // what the values of a snapshot end with
 }
 
 type fakeSpace struct {

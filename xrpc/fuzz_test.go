@@ -166,6 +166,9 @@ func checkAnswer(t *testing.T, f *fake, verb, nsid, in string) (code int) {
 	s := newServer(f)
 	log := logTo(s)
 	w := ask(s, verb, nsid, in)
+	if kind := w.Header().Get("Content-Type"); w.Code == 200 && kind != "" && kind != "application/json" {
+		return w.Code // bytes, which have tests of their own
+	}
 	var body map[string]any
 	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
 		t.Fatalf("%s %q: %d %q", nsid, in, w.Code, w.Body)

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kithnet/kith/space"
@@ -55,6 +56,7 @@ type Server struct {
 	Exits       Exits
 	Devices     Devices
 	Backups     Backups
+	Snapshots   Snapshots
 
 	Access Access // nil: nobody but the owner belongs anywhere
 	Tokens Tokens // nil: there is the owner's token alone
@@ -71,6 +73,8 @@ type Server struct {
 	Healthy func(context.Context) error
 
 	Log *slog.Logger // nil discards
+
+	snapshots atomic.Int32 // being read out
 }
 
 // Serve answers on l until ctx ends, then lets the requests under way finish

@@ -33,6 +33,7 @@ type Store struct {
 	recents map[[tagSize]byte]*recent
 
 	unsynced atomic.Int64  // Remote commits since the last group sync began
+	views    atomic.Int32  // not released
 	kick     chan struct{} // 1 if there are some, or too many
 	stop     chan struct{}
 	stopped  sync.WaitGroup

@@ -35,6 +35,7 @@ func (s *Space) View() (*View, error) {
 	if err != nil {
 		return nil, s.store.noteDamage(err)
 	}
+	s.store.views.Add(1)
 	return &View{space: s, db: db, snap: snap}, nil
 }
 
@@ -46,8 +47,12 @@ func (v *View) Release() {
 	if v.snap != nil {
 		v.snap.Release()
 		v.snap = nil
+		v.space.store.views.Add(-1)
 	}
 }
+
+// Views is how many views are not released.
+func (s *Store) Views() int { return int(s.views.Load()) }
 
 // pin keeps the view and its database for one read, until done is called.
 func (v *View) pin() (r *reader, done func(), err error) {
