@@ -13,9 +13,9 @@ import (
 // read them faster, within a window that bounds what is in memory.
 const (
 	readHands   = 4
-	readClaim   = 4       // values a hand takes on at a time
-	windowCount = 1 << 10 // values
-	windowBytes = 1 << 20 // of values; each hand may go over it by a claim
+	readClaim   = 4         // values a hand takes on at a time
+	windowCount = 512       // values
+	windowBytes = 512 << 10 // of values; each hand may go over it by a claim
 )
 
 // each calls do for 0 to n-1, several at a time, and gives the first error.

@@ -52,7 +52,7 @@ func serve(t testing.TB, change ...func(*node.Config)) (*node.Node, *xrpc.Client
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n, &xrpc.Client{Base: r.HTTP, Token: string(token)}
+	return n, &xrpc.Client{Base: r.HTTP, Token: strings.TrimSpace(string(token))}
 }
 
 // repoOf says whose snapshot to verify. Authors of tests have did:keys.

@@ -59,7 +59,7 @@ var sentinels = map[string]error{
 }
 
 // clientOnly never reach a server.
-var clientOnly = map[string]bool{"xrpc.ErrUnreachable": true}
+var clientOnly = map[string]bool{"xrpc.ErrUnreachable": true, "xrpc.ErrRevRollback": true}
 
 // exportedErrors finds the package-level names that begin with Err.
 func exportedErrors(t *testing.T, name, dir string) []string {
