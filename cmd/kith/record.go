@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -231,43 +230,4 @@ func (c *recordDeleteCmd) Run(a *app) error {
 		Rev space.TID `json:"rev"`
 	}{done.Records[0].URI, done.Rev}
 	return a.answer(v, func(w io.Writer) { line(w, "deleted", "%s", v.URI) })
-}
-
-type repoCmd struct {
-	State repoStateCmd `cmd:"" help:"Show the head of one author's records."`
-}
-
-type repoStateCmd struct {
-	Space string    `arg:"" help:"URI or petname."`
-	DID   space.DID `arg:"" help:"The author." name:"did"`
-}
-
-// Run shows rev, count, set hash and commit of a repo.
-func (c *repoStateCmd) Run(a *app) error {
-	api, id, err := a.open(c.Space)
-	if err != nil {
-		return err
-	}
-	st, err := api.RepoState(a.ctx, id, c.DID)
-	if err != nil {
-		return err
-	}
-	v := struct {
-		DID    space.DID `json:"did"`
-		Rev    space.TID `json:"rev"`
-		Count  uint64    `json:"count"`
-		Hash   string    `json:"hash"`
-		Commit any       `json:"commit"` // null until the author has stated one
-	}{st.DID, st.Rev, st.Count, hex.EncodeToString(st.Hash[:]), st.Commit}
-	return a.answer(v, func(w io.Writer) {
-		line(w, "repo", "%s", v.DID)
-		line(w, "rev", "%s", v.Rev)
-		line(w, "count", "%d", v.Count)
-		line(w, "hash", "%s", v.Hash)
-		if st.Commit == nil {
-			line(w, "commit", "none: the author has not stated one yet")
-		} else {
-			line(w, "commit", "of rev %s", st.Commit.Rev)
-		}
-	})
 }
