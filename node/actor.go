@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -26,46 +27,55 @@ type actor struct {
 	sid  [32]byte
 	name string // local petname
 
-	self  *self // who this node is
-	store *store.Space
-	out   outlet
-	stats *stats
-	log   *slog.Logger
-	inbox chan message
-	ended chan struct{}
-	wants chan struct{} // wakes who tends the space, see Node.tend
+	self    *self // who this node is
+	store   *store.Space
+	out     outlet
+	stats   *stats
+	log     *slog.Logger
+	inbox   chan message
+	ended   chan struct{}
+	wants   chan struct{} // wakes who tends the space, see Node.tend
+	refused atomic.Uint64 // entries and chains that members' rules refuse
 
 	still sync.RWMutex // keeps what is in memory and in the store the same while both are read
 
-	mu        sync.RWMutex // guards what follows; written by run's goroutine alone
-	ctl       *control.State
-	epochs    map[envelope.TopicID]*epoch
-	now       *epoch                     // the newest epoch whose keys are here
-	closed    map[uint64]seal.ControlKey // epochs of which the log alone is open to us
-	repos     map[space.DID]*repo
-	syncs     map[peer.ID]map[uint64]xrpc.SyncPeer // the last equal digests, by peer and epoch
-	homes     map[identity.DeviceID]peer.ID        // where devices of members run, as their hellos say
-	leaving   []byte                               // set: this member's word that it goes, not in the log yet
-	proof     *forkProof                           // set: the log forked and the space is frozen
-	ahead     map[envelope.ChainID]uint64          // how long chains are known to be, where we hold less
-	chains    map[envelope.ChainID]*chain          // what a chain holds beside its position is run's alone
-	held      held                                 // its rows; next is run's alone
-	pages     []store.ObjectRow                    // of the entry that is being appended
-	confirmed time.Time                            // when a peer last showed the head of the log that we hold
-	broken    error                                // the last failed commit; nil when well
-	sent      sending                              // the child space that sends this person, if one does
-	doubt     bool                                 // the store was repaired and no peer has said since that nothing is missing
+	mu         sync.RWMutex // guards what follows; written by run's goroutine alone
+	ctl        *control.State
+	epochs     map[envelope.TopicID]*epoch
+	now        *epoch                     // the newest epoch whose keys are here
+	closed     map[uint64]seal.ControlKey // epochs of which the log alone is open to us
+	repos      map[space.DID]*repo
+	syncs      map[peer.ID]map[uint64]xrpc.SyncPeer // the last equal digests, by peer and epoch
+	rounds     map[peer.ID]xrpc.Round               // the last round with each peer, in the epoch in force
+	claims     map[peer.ID]map[uint64]boast         // what peers said to hold, by epoch
+	belied     map[peer.ID]belied                   // peers whose owners' entries say otherwise
+	unverified peer.ID                              // the one node that has shown how far the log goes; "" once another has, or a link named a head
+	homes      map[identity.DeviceID]peer.ID        // where devices of members run, as their hellos say
+	leaving    []byte                               // set: this member's word that it goes, not in the log yet
+	proof      *forkProof                           // set: the log forked and the space is frozen
+	ahead      map[envelope.ChainID]uint64          // how long chains are known to be, where we hold less
+	chains     map[envelope.ChainID]*chain          // what a chain holds beside its position is run's alone
+	held       held                                 // its rows; next is run's alone
+	pages      []store.ObjectRow                    // of the entry that is being appended
+	confirmed  time.Time                            // when a peer last showed the head of the log that we hold
+	broken     error                                // the last failed commit; nil when well
+	sent       sending                              // the child space that sends this person, if one does
+	apart      map[space.DID]*apart                 // authors whose last word is not what we hold
+	doubt      bool                                 // the store was repaired and no peer has said since that nothing is missing
 
 	// Owned by run's goroutine.
-	writer   *seal.Writer
-	unstated int       // own entries since the last statement
-	stmtDue  time.Time // zero: nothing to state
-	checkDue time.Time // zero: no digest to compare
-	outbox   outbox
-	recut    []space.DID // authors whose records are to be drawn again
-	pairs    map[pairKey]seal.Pair
-	timer    *time.Timer
-	missed   []peer.ID // whose entries could not be kept since the disk failed
+	writer    *seal.Writer
+	unstated  int                // own entries since the last statement
+	stmtDue   time.Time          // zero: nothing to state
+	moved     map[space.DID]bool // authors whose repos were not held against their word since
+	saidLast  [32]byte           // the digest that this device last stated
+	checkDue  time.Time          // zero: no digest to compare
+	verifyDue time.Time          // zero: no repo to hold against what its author states
+	outbox    outbox
+	recut     []space.DID // authors whose records are to be drawn again
+	pairs     map[pairKey]seal.Pair
+	timer     *time.Timer
+	missed    []peer.ID // whose entries could not be kept since the disk failed
 }
 
 // outlet is what an actor asks of the node around it. None of it blocks.
@@ -123,9 +133,9 @@ type directory interface {
 // repo is one author's records and what goes with them.
 type repo struct {
 	*space.Repo
-	ops  uint64           // rows of the local oplog
-	stmt *space.Statement // the author's last statement
-	sure attribution      // the worst of the author's chains
+	ops  uint64      // rows of the local oplog
+	said word        // the author's last word on it
+	sure attribution // the worst of the author's chains
 }
 
 // message is what an actor's inbox carries; each kind is handled to its end
@@ -175,7 +185,7 @@ func (a *actor) resume() {
 // arm sets the timer to the next thing that is due.
 func (a *actor) arm() {
 	next := time.Now().Add(time.Hour)
-	for _, due := range []time.Time{a.stmtDue, a.checkDue} {
+	for _, due := range []time.Time{a.stmtDue, a.checkDue, a.verifyDue} {
 		if !due.IsZero() && due.Before(next) {
 			next = due
 		}
@@ -199,6 +209,10 @@ func (a *actor) tick(now time.Time) {
 	if !a.checkDue.IsZero() && !now.Before(a.checkDue) {
 		a.checkDue = time.Time{}
 		a.out.compare(a.sid)
+	}
+	if !a.verifyDue.IsZero() && !now.Before(a.verifyDue) {
+		a.verifyDue = time.Time{}
+		a.verify(now)
 	}
 	due := false
 	for _, ch := range a.chains {

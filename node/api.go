@@ -56,7 +56,7 @@ func (n *Node) CreateSpace(ctx context.Context, s xrpc.NewSpace) (xrpc.SpaceInfo
 			return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
 		}
 	}
-	a, err := n.keep(f.rec, f.entries)
+	a, err := n.keep(f.rec, f.entries, nil)
 	if err != nil {
 		return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
 	}
@@ -112,7 +112,7 @@ func (a *actor) info() xrpc.SpaceInfo {
 	info := xrpc.SpaceInfo{
 		ID: a.id, SpaceID: a.sid, Authority: a.ctl.Authority.DID, Creator: a.ctl.Creator, Policy: a.ctl.Policy,
 		Level: level, Epoch: a.ctl.Epoch, Name: a.name, CreatedMs: a.ctl.CreatedMs,
-		Frozen: a.proof != nil,
+		Frozen: a.proof != nil, UnverifiedHead: a.unverified != "",
 	}
 	for _, r := range a.repos {
 		info.Rev = max(info.Rev, r.Rev())

@@ -23,7 +23,7 @@ type change struct {
 	moved   []move
 	staged  map[space.DID]*space.Staged
 	rows    map[space.DID][]store.OpRow
-	stmts   map[space.DID]*space.Statement
+	stmts   map[space.DID]word
 	ctl     *control.State // the control state after, if it moves
 	adopted []*epoch       // whose keys came with the control entries
 	recut   []space.DID    // authors of whom more is materialised than counts now
@@ -45,7 +45,7 @@ type move struct {
 func (a *actor) begin() *change {
 	return &change{
 		a: a, staged: map[space.DID]*space.Staged{}, rows: map[space.DID][]store.OpRow{},
-		stmts: map[space.DID]*space.Statement{}, applied: map[*chain]position{}, unstated: a.unstated,
+		stmts: map[space.DID]word{}, applied: map[*chain]position{}, unstated: a.unstated,
 	}
 }
 
@@ -92,8 +92,8 @@ func (c *change) apply(author space.DID, b space.Batch, stamp space.Stamp) {
 		})
 		c.rows[author] = append(c.rows[author], store.OpRow{Rev: rev, Idx: i, Path: ch.Path, CID: ch.New, Prev: ch.Old})
 	}
-	if b.Stmt != nil {
-		c.stmts[author] = b.Stmt
+	if b.Stmt != nil && b.Rev >= c.word(author).rev {
+		c.stmts[author] = word{b.Stmt, b.Rev}
 	}
 	if author == c.a.self.did && stamp.Device == c.a.self.device.ID() {
 		if c.unstated++; b.Stmt != nil {
@@ -170,9 +170,11 @@ func (c *change) show() {
 		s.Commit()
 		r := a.repos[author]
 		r.ops += uint64(len(c.rows[author]))
-		if st := c.stmts[author]; st != nil {
-			r.stmt = st
-		}
+		r.said = c.word(author)
+		a.moved[author] = true
+	}
+	if len(c.staged) > 0 && a.verifyDue.IsZero() {
+		a.verifyDue = time.Now().Add(jitter(verifyAfter))
 	}
 	if c.ctl != nil {
 		a.ctl = c.ctl
@@ -205,10 +207,7 @@ func (c *change) fillRepos() {
 		r := c.a.repos[author]
 		row := store.RepoRow{
 			Author: author, Rev: s.Rev(), Count: s.Count(), State: s.State(),
-			OpCount: r.ops + uint64(len(c.rows[author])), Stmt: r.stmt,
-		}
-		if st := c.stmts[author]; st != nil {
-			row.Stmt = st
+			OpCount: r.ops + uint64(len(c.rows[author])), Stmt: c.word(author).Statement,
 		}
 		c.batch.Repos = append(c.batch.Repos, row)
 		if len(c.rows[author]) > 0 {

@@ -149,7 +149,7 @@ func (a *actor) rebuild(author space.DID) error {
 	if err := c.commit(store.Own); err != nil {
 		return err
 	}
-	a.log.Info("records drawn again after a cut", "author", author, "held", len(again))
+	a.log.Info("records drawn again", "author", fingerprintOf(author), "held", len(again))
 	return nil
 }
 

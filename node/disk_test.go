@@ -387,7 +387,7 @@ func stated(n *Node, id space.ID) func() error {
 		}
 		a.mu.RLock()
 		defer a.mu.RUnlock()
-		if r := a.repos[n.self.did]; r == nil || r.stmt == nil || r.stmt.Hash != r.Digest() {
+		if r := a.repos[n.self.did]; r == nil || r.said.Statement == nil || r.said.Statement.Hash != r.Digest() {
 			return errors.New("not yet")
 		}
 		return nil

@@ -85,7 +85,7 @@ func (f *founding) plant(n *Node, e epoch, founder bool, now time.Time) error {
 	}
 	rec := f.rec
 	rec.DEK, rec.Epochs = newDEK(), []epochRecord{e.record()}
-	_, err = n.keep(rec, f.entries)
+	_, err = n.keep(rec, f.entries, nil)
 	return err
 }
 

@@ -116,6 +116,7 @@ func (a *actor) cutBack(e *epoch, adv envelope.Advance) error {
 	id := adv.Chain.ID
 	a.mu.Lock()
 	delete(a.ahead, id)
+	a.unclaim(e.n)
 	if held != nil {
 		a.held.rows = held
 	}

@@ -115,18 +115,18 @@ func (a *actor) sawAhead(last envelope.Envelope) {
 
 // lag is how many entries this node knows of and cannot show yet: missing
 // from a chain, or accepted and waiting. mu is held.
-func (a *actor) lag() (n uint64) {
+func (a *actor) lag() (missing, waiting uint64) {
 	for _, e := range a.epochs {
 		for head := range e.topic.Chains() {
 			if ahead := a.ahead[head.ID]; ahead > head.Length {
-				n += ahead - head.Length
+				missing += ahead - head.Length
 			}
 			if ch := a.chains[head.ID]; ch != nil && ch.next < head.Length {
-				n += head.Length - ch.next
+				waiting += head.Length - ch.next
 			}
 		}
 	}
-	return n
+	return missing, waiting
 }
 
 // settle looks again at what waited for the control log to move.
@@ -315,7 +315,7 @@ func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope) 
 		return false // of a member whom the control log does not know yet
 	case err != nil:
 		a.log.Warn("chain ends here: an envelope does not open", "chain", ch.id, "seq", env.Seq(), "err", err)
-		a.stats.Refused.Add(1)
+		a.refuse()
 		at.void, at.next = true, env.Seq()+1
 		return true
 	case !done:
@@ -328,7 +328,7 @@ func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope) 
 	case envelope.Control:
 		wait = a.controlEntry(c, at, body)
 	case envelope.Entry:
-		wait = a.entry(c, ch, at, env.ID(), body)
+		wait = a.entry(c, ch, at, env, body)
 	}
 	if wait {
 		if err := ch.rewind(*at); err != nil {
@@ -361,7 +361,7 @@ func (a *actor) hello(c *change, ch *chain, at *position) (wait bool) {
 		return true
 	case void:
 		a.log.Warn("chain of an author that a child space sends, and whose identity log does not say who it is", "chain", ch.id)
-		a.stats.Refused.Add(1)
+		a.refuse()
 		at.void = true
 		return false
 	}
@@ -442,20 +442,20 @@ func (a *actor) controlEntry(c *change, at *position, raw []byte) (wait bool) {
 	case a.conflict(err):
 	default:
 		a.log.Warn("control entry refused", "err", err)
-		a.stats.Refused.Add(1)
+		a.refuse()
 	}
 	return false
 }
 
 // entry stages one batch of writes.
-func (a *actor) entry(c *change, ch *chain, at *position, id envelope.ID, body []byte) (wait bool) {
+func (a *actor) entry(c *change, ch *chain, at *position, env envelope.Envelope, body []byte) (wait bool) {
 	b, err := space.DecodeBatch(body)
 	if err == nil && (b.Rev < at.rev || b.Rev == at.rev && len(b.Ops) > 0) {
 		err = fmt.Errorf("rev %s does not follow %s: %w", b.Rev, at.rev, space.ErrMalformed)
 	}
 	if err != nil {
 		a.log.Warn("entry refused", "chain", ch.id, "seq", ch.reader.Position(), "err", err)
-		a.stats.Refused.Add(1)
+		a.refuse()
 		return false
 	}
 	if due := time.UnixMicro(b.Rev.Micros()).Add(-maxAhead); time.Now().Before(due) {
@@ -465,7 +465,10 @@ func (a *actor) entry(c *change, ch *chain, at *position, id envelope.ID, body [
 	if at.c == a.self.c && at.device == a.self.device.ID() {
 		a.self.twin.saw(ch.id, b.Rev)
 	}
-	c.apply(at.author, b, space.Stamp{Rev: b.Rev, Device: at.device, Entry: id})
+	c.apply(at.author, b, space.Stamp{Rev: b.Rev, Device: at.device, Entry: env.ID()})
+	if b.Stmt != nil {
+		a.witness(ch, at, env.Seq(), b.Stmt.View)
+	}
 	at.rev = b.Rev
 	return false
 }

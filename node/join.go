@@ -174,6 +174,7 @@ type joined struct {
 	entries []*control.Entry  // new ones, in order
 	keeper  identity.DeviceID // who gave it
 	state   *control.State
+	named   bool // an entry that the log had to contain is in it
 }
 
 // record is the key record of a space that was not held before.
@@ -208,7 +209,7 @@ type belief struct {
 // that the log does not say: the space, that the link's head is in it, that
 // the keeper may admit, the group keys' commitments, and that we are in.
 func (b belief) believe(w seal.Welcome) (*joined, error) {
-	j := &joined{state: b.base, keeper: b.x.Keeper}
+	j := &joined{state: b.base, keeper: b.x.Keeper, named: b.head != nil}
 	keys := map[uint64]seal.ControlKey{b.x.Epoch: w.Control()}
 	for _, p := range w.Prior {
 		keys[p.Epoch] = p.Control

@@ -177,7 +177,7 @@ func (n *Node) settleIn(j *joined, w seal.Welcome, keeper peer.AddrInfo, name st
 	n.meet(j.state.SpaceID, w.Addrs)
 	rec := j.record()
 	rec.Name = name
-	a, err := n.keep(rec, j.entries)
+	a, err := n.keep(rec, j.entries, j.unverified(keeper.ID))
 	if err != nil {
 		return xrpc.Joined{}, err
 	}

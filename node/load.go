@@ -5,6 +5,8 @@ import (
 	"maps"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
@@ -56,8 +58,12 @@ func (a *actor) load() error {
 	if err != nil {
 		return fmt.Errorf("read the space: %w", err)
 	}
+	source, _, err := a.store.Meta(unverifiedMeta)
+	if err != nil {
+		return fmt.Errorf("read the space: %w", err)
+	}
 	a.mu.Lock()
-	a.leaving = leaving
+	a.leaving, a.unverified = leaving, peer.ID(source)
 	a.ctl, a.repos, a.doubt, a.broken, a.proof, a.recut, a.held = ctl, repos, doubt, nil, proof, recut, held
 	a.now, a.epochs = nil, epochs
 	for id, e := range epochs {
@@ -71,6 +77,10 @@ func (a *actor) load() error {
 		return err
 	}
 	a.pairs = map[pairKey]seal.Pair{}
+	for author := range a.repos {
+		a.moved[author] = true
+	}
+	a.verifyDue = time.Now().Add(jitter(verifyAfter))
 	a.oweStatement()
 	return a.restoreOutbox()
 }
@@ -91,7 +101,7 @@ func (a *actor) inLog(ctl *control.State, e *epoch, t *envelope.Topic) bool {
 func (a *actor) oweStatement() {
 	a.unstated, a.stmtDue = 0, time.Time{}
 	r := a.repos[a.self.did]
-	if r == nil || r.Rev() == 0 || r.stmt != nil && r.stmt.Hash == r.Digest() {
+	if r == nil || r.Rev() == 0 || r.said.Statement != nil && r.said.Hash == r.Digest() {
 		return
 	}
 	a.unstated, a.stmtDue = 1, time.Now().Add(statementSilence)
@@ -204,7 +214,7 @@ func (a *actor) loadRepos() (map[space.DID]*repo, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the repos: %w", err)
 		}
-		r := &repo{Repo: space.RestoreRepo(row.Rev, row.Count, row.State), ops: row.OpCount, stmt: row.Stmt}
+		r := &repo{Repo: space.RestoreRepo(row.Rev, row.Count, row.State), ops: row.OpCount, said: word{Statement: row.Stmt}}
 		for rec, err := range a.store.Records(row.Author) {
 			if err != nil {
 				return nil, fmt.Errorf("read the records of %s: %w", row.Author, err)

@@ -316,7 +316,8 @@ func (n *Node) newActor(rec spaceRecord) (*actor, error) {
 		id: rec.ID, sid: [32]byte(rec.Space), name: rec.Name,
 		self: n.self, out: n, stats: &n.stats, inbox: make(chan message, inboxSize), ended: make(chan struct{}),
 		wants: make(chan struct{}, 1), closed: map[uint64]seal.ControlKey{}, homes: map[identity.DeviceID]peer.ID{},
-		epochs: map[envelope.TopicID]*epoch{}, syncs: map[peer.ID]map[uint64]xrpc.SyncPeer{}, ahead: map[envelope.ChainID]uint64{}, pairs: map[pairKey]seal.Pair{},
+		apart: map[space.DID]*apart{}, moved: map[space.DID]bool{}, epochs: map[envelope.TopicID]*epoch{}, syncs: map[peer.ID]map[uint64]xrpc.SyncPeer{}, rounds: map[peer.ID]xrpc.Round{},
+		claims: map[peer.ID]map[uint64]boast{}, belied: map[peer.ID]belied{}, ahead: map[envelope.ChainID]uint64{}, pairs: map[pairKey]seal.Pair{},
 	}
 	a.log = n.log.With("space", fingerprint(a.sid))
 	a.store = n.store.Space(a.sid, [32]byte(rec.DEK))
@@ -494,10 +495,10 @@ func (n *Node) heartbeat(ctx context.Context) {
 	}
 }
 
-// keep stores a new space's keys and its control log, in that order, under a
+// keep stores a new space's keys and its control log with settings, in that order, under a
 // marker: a marked key record without a log is a space that never was, see
 // unmade.
-func (n *Node) keep(rec spaceRecord, entries []*control.Entry) (*actor, error) {
+func (n *Node) keep(rec spaceRecord, entries []*control.Entry, meta map[string][]byte) (*actor, error) {
 	a, err := n.newActor(rec)
 	if err != nil {
 		return nil, err
@@ -512,7 +513,7 @@ func (n *Node) keep(rec spaceRecord, entries []*control.Entry) (*actor, error) {
 	}
 	err = n.saveKeys(rec)
 	if err == nil {
-		var b store.Batch
+		b := store.Batch{Meta: meta}
 		for _, e := range entries {
 			b.Control = append(b.Control, store.ControlRow{Seq: e.Seq, Raw: e.Raw()})
 		}

@@ -36,7 +36,7 @@ func (a *actor) repoState(author space.DID) (xrpc.RepoState, error) {
 		a.mu.RUnlock()
 		return xrpc.RepoState{}, fmt.Errorf("%s in %s: %w", author, a.id, space.ErrRepoNotFound)
 	}
-	state, stmt := r.State(), r.stmt
+	state, stmt := r.State(), r.said.Statement
 	s := xrpc.RepoState{DID: author, Rev: r.Rev(), Count: r.Count(), Hash: r.Digest()}
 	a.mu.RUnlock()
 	var err error
@@ -117,7 +117,7 @@ func (a *actor) view(author space.DID) (*repoView, error) {
 		a.mu.Unlock()
 		return nil, fmt.Errorf("%s in %s: %w", author, a.id, space.ErrRepoNotFound)
 	}
-	v := &repoView{a: a, author: author, repo: r.Clone(), ops: r.ops, stmt: r.stmt}
+	v := &repoView{a: a, author: author, repo: r.Clone(), ops: r.ops, stmt: r.said.Statement}
 	a.mu.Unlock()
 	var err error
 	if v.View, err = a.store.View(); err != nil {

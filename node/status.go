@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -21,6 +22,10 @@ type stats struct {
 	Refused    atomic.Uint64 // entries and chains that members' rules refuse
 	Disputed   atomic.Uint64 // chains whose device or tag is not their author's
 	Unopened   atomic.Uint64 // spaces that did not open
+	Redrawn    atomic.Uint64 // repos drawn again because their author states another digest
+	Mended     atomic.Uint64 // and were then what the author states
+	Mismatched atomic.Uint64 // and were not
+	Belied     atomic.Uint64 // claims of equal digests that the claimer's own entries deny
 	Dropped    atomic.Uint64 // frames dropped because a space was busy
 	SyncDone   atomic.Uint64
 	SyncFailed atomic.Uint64
@@ -30,6 +35,7 @@ type stats struct {
 func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
 	out := map[string]uint64{
 		"entriesRefused": s.Refused.Load(), "chainsDisputed": s.Disputed.Load(), "spacesUnopened": s.Unopened.Load(),
+		"reposRedrawn": s.Redrawn.Load(), "reposMended": s.Mended.Load(), "repoMismatches": s.Mismatched.Load(), "claimsBelied": s.Belied.Load(),
 		"framesDropped": s.Dropped.Load(), "syncSessions": s.SyncDone.Load(), "syncFailures": s.SyncFailed.Load(),
 		"syncBytes": uint64(s.SyncBytes.Load()),
 	}
@@ -48,21 +54,49 @@ func camel(words string) string {
 	return first
 }
 
-// status is one space in numbers. A peer is in sync with us only if its last
-// stated digest is the one we hold now.
+// status is one space in numbers. A peer is in sync with us only if what it
+// showed last, and lately, is what we hold now.
 func (a *actor) status() xrpc.SpaceStatus {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	s := xrpc.SpaceStatus{
 		URI: a.id.String(), Name: a.name, Role: a.role(), Epoch: a.ctl.Epoch, InSyncWith: []xrpc.SyncPeer{},
+		Refused: a.refused.Load(), Frozen: a.proof != nil, Damaged: a.doubt, UnverifiedHead: a.unverified != "",
 	}
 	for _, r := range a.repos {
 		s.Records += r.Count()
 	}
+	a.addDigest(&s)
+	now := time.Now()
+	for _, shown := range a.syncs {
+		if p, ok := a.inSync(shown); ok && now.Sub(time.UnixMilli(p.At)) < freshFor {
+			s.InSyncWith = append(s.InSyncWith, p)
+		}
+	}
+	slices.SortFunc(s.InSyncWith, func(x, y xrpc.SyncPeer) int { return strings.Compare(x.PeerID, y.PeerID) })
+	for _, r := range a.rounds {
+		s.Rounds = append(s.Rounds, r)
+	}
+	slices.SortFunc(s.Rounds, func(x, y xrpc.Round) int { return strings.Compare(x.PeerID, y.PeerID) })
+	s.Mismatches = a.mismatches()
+	s.Behind, s.BehindBy = a.behind()
+	s.LastError = a.trouble()
+	return s
+}
+
+// freshFor is how old a peer's word may be for status to say "in sync": each
+// connected peer is asked, or asks, more often.
+const freshFor = 5 * time.Minute
+
+// addDigest sums up what is held of each epoch. mu is held.
+func (a *actor) addDigest(s *xrpc.SpaceStatus) {
 	epochs := make([]*epoch, 0, len(a.epochs))
 	for _, e := range a.epochs {
 		epochs = append(epochs, e)
 		s.Entries += e.topic.Count()
+		for range e.topic.Forks() {
+			s.Forks++
+		}
 	}
 	slices.SortFunc(epochs, func(x, y *epoch) int { return int(x.n) - int(y.n) })
 	h := sha256.New()
@@ -75,15 +109,54 @@ func (a *actor) status() xrpc.SpaceStatus {
 		h.Write(d[:])
 	}
 	s.Digest = hex.EncodeToString(h.Sum(nil))
-	for _, shown := range a.syncs {
-		if p, ok := a.inSync(shown); ok {
-			s.InSyncWith = append(s.InSyncWith, p)
+}
+
+// behind is how many entries this node knows of and cannot show yet, and how
+// it knows. What peers hold beyond us and what our chains are known to lack may
+// be the same entries: the larger counts. mu is held.
+func (a *actor) behind() (n uint64, by []xrpc.Lag) {
+	missing, waiting := a.lag()
+	if missing > 0 {
+		by = append(by, xrpc.Lag{Entries: missing, Why: xrpc.LagChains})
+	}
+	for _, r := range a.rounds {
+		if a.now == nil || r.Error != "" || r.Equal || r.PeerCount <= a.now.topic.Count() {
+			continue
+		}
+		more := r.PeerCount - a.now.topic.Count()
+		by = append(by, xrpc.Lag{Entries: more, Why: xrpc.LagPeer, From: r.PeerID, At: r.At})
+		missing = max(missing, more)
+	}
+	slices.SortFunc(by, func(x, y xrpc.Lag) int { return strings.Compare(x.From, y.From) })
+	if waiting > 0 {
+		by = append(by, xrpc.Lag{Entries: waiting, Why: xrpc.LagWaiting})
+	}
+	return missing + waiting, by
+}
+
+// mismatches are the words that do not fit what is here. mu is held.
+func (a *actor) mismatches() (out []xrpc.Mismatch) {
+	for author, p := range a.apart {
+		if p.drawn {
+			out = append(out, xrpc.Mismatch{
+				Kind: xrpc.MismatchRecords, DID: author, Ours: p.ours.shown(), Stated: p.theirs.shown(), Since: p.since.UnixMilli(),
+			})
 		}
 	}
-	slices.SortFunc(s.InSyncWith, func(x, y xrpc.SyncPeer) int { return strings.Compare(x.PeerID, y.PeerID) })
-	s.Behind = a.lag()
-	s.LastError = a.trouble()
-	return s
+	for with, b := range a.belied {
+		out = append(out, xrpc.Mismatch{
+			Kind: xrpc.MismatchView, DID: b.did, PeerID: with.String(), Since: b.at.UnixMilli(),
+			Ours: xrpc.RepoHead{Count: b.claimed}, Stated: xrpc.RepoHead{Count: b.stated},
+		})
+	}
+	slices.SortFunc(out, func(x, y xrpc.Mismatch) int {
+		return cmp.Or(strings.Compare(string(x.DID), string(y.DID)), strings.Compare(x.Kind+x.PeerID, y.Kind+y.PeerID))
+	})
+	return out
+}
+
+func (h repoHead) shown() xrpc.RepoHead {
+	return xrpc.RepoHead{Rev: h.rev.String(), Count: h.count, Hash: hex.EncodeToString(h.hash[:])}
 }
 
 // role is what this member may do here, in a word. mu is held.

@@ -52,6 +52,7 @@ func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 			n.log.Debug("sync failed", "peer", e.peer, "space", fingerprint(e.space), "epoch", ep.n, "err", err)
 			if i == 0 {
 				failed = err
+				a.roundFailed(e.peer, err)
 			} else if failed == nil {
 				a.unshare(e.peer, ep) // a newcomer need not hold what was before it
 			}
@@ -141,19 +142,23 @@ func (n *Node) outcome(a *actor, ep *epoch, with peer.ID, res reconcile.Result) 
 func (a *actor) synced(with peer.ID, e *epoch, res reconcile.Result) (confirmed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.seconded(with, e, res) {
+		a.offer(seconding{})
+	}
 	if res.Ctl == res.PeerCtl && e.n == a.ctl.Epoch {
 		a.confirmed, confirmed = time.Now(), len(a.held.rows) > 0
+	}
+	if a.now != nil && e.n == a.now.n {
+		a.rounds[with] = xrpc.Round{
+			PeerID: with.String(), At: time.Now().UnixMilli(), Equal: res.Equal, Count: res.Count, PeerCount: res.PeerCount,
+		}
 	}
 	if !res.Equal {
 		delete(a.syncs[with], e.n)
 		return confirmed
 	}
-	if a.syncs[with] == nil {
-		a.syncs[with] = map[uint64]xrpc.SyncPeer{}
-	}
-	a.syncs[with][e.n] = xrpc.SyncPeer{
-		PeerID: with.String(), At: time.Now().UnixMilli(), Count: res.Count, Digest: fmt.Sprintf("%x", res.Digest),
-	}
+	a.shown(with, e.n, res.Count, res.Digest)
+	a.claimed(with, e, res.Count)
 	return confirmed
 }
 
@@ -236,13 +241,8 @@ func (r *replica) Since(from uint64) (first uint64, digest [32]byte, err error) 
 func (a *actor) sharedPast(with peer.ID, past []epochSet) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.syncs[with] == nil {
-		a.syncs[with] = map[uint64]xrpc.SyncPeer{}
-	}
 	for _, e := range past {
-		a.syncs[with][e.n] = xrpc.SyncPeer{
-			PeerID: with.String(), At: time.Now().UnixMilli(), Count: e.count, Digest: fmt.Sprintf("%x", e.digest),
-		}
+		a.shown(with, e.n, e.count, e.digest)
 	}
 }
 

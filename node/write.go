@@ -325,7 +325,9 @@ func (a *actor) state() {
 		a.log.Error("state the own repo", "err", err)
 		return
 	}
+	hash := own.Digest()
 	if a.commitOwn(c) == nil {
+		a.saidLast = hash
 		a.flushOutbox()
 	}
 }

@@ -94,7 +94,7 @@ func (o spaceObject) info() (SpaceInfo, error) {
 	i := SpaceInfo{
 		ID: id, Authority: o.AuthorityDID, Creator: o.CreatorDID, Policy: o.Policy,
 		Level: level(o.Role), Epoch: o.Epoch, Name: o.Name,
-		UpdatedMs: o.ChangedMs, Frozen: o.Frozen,
+		UpdatedMs: o.ChangedMs, Frozen: o.Frozen, UnverifiedHead: o.Unverified,
 	}
 	if n, err := hex.Decode(i.SpaceID[:], []byte(o.SpaceID[:min(len(o.SpaceID), 64)])); err != nil || n != 32 {
 		return SpaceInfo{}, fmt.Errorf("answer: spaceId %q is not 32 bytes in hex", clip(o.SpaceID))

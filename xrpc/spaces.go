@@ -159,6 +159,7 @@ type spaceObject struct {
 	Policy        space.Policy `json:"policy"`
 	ChangedMs     int64        `json:"policyChangedMs,omitempty"`
 	Frozen        bool         `json:"frozen,omitempty"`
+	Unverified    bool         `json:"unverifiedHead,omitempty"`
 }
 
 func (c *call) spaceObject(i SpaceInfo) spaceObject {
@@ -169,7 +170,7 @@ func (c *call) spaceObject(i SpaceInfo) spaceObject {
 		Mint: p.Mint, Access: accessOf(p), Managing: orNull(p.ManagingApp), Config: freeConfig(p.Config),
 		CreatedAt: timeText(i.CreatedMs * 1000),
 		URI:       c.d.spaceURI(i.ID), Name: i.Name, Role: i.Level.String(), Epoch: i.Epoch, Policy: p,
-		Frozen: i.Frozen, ChangedMs: i.UpdatedMs,
+		Frozen: i.Frozen, Unverified: i.UnverifiedHead, ChangedMs: i.UpdatedMs,
 	}
 	switch {
 	case c.anonymous:

@@ -78,6 +78,7 @@ type SpaceInfo struct {
 	CreatedMs          int64     // unix milliseconds
 	UpdatedMs          int64     // of the log's newest entry, unix milliseconds; 0: as created
 	Frozen             bool      // its log forked: it takes no more
+	UnverifiedHead     bool      // one node alone has shown how far its log goes
 }
 
 // Member is one row of the roster.
@@ -262,24 +263,97 @@ type Status struct {
 // SpaceStatus is one space within Status. Digest is SHA-256 over the ascending
 // (epoch, count, digest) triples, in hex.
 type SpaceStatus struct {
-	URI        string     `json:"uri"`
-	Name       string     `json:"name,omitempty"`
-	Role       string     `json:"role"`
-	Epoch      uint64     `json:"epoch"`
-	Records    uint64     `json:"records"`
-	Entries    uint64     `json:"entries"`
-	Behind     uint64     `json:"behind"`
-	Digest     string     `json:"digest"`
+	URI     string `json:"uri"`
+	Name    string `json:"name,omitempty"`
+	Role    string `json:"role"`
+	Epoch   uint64 `json:"epoch"`
+	Records uint64 `json:"records"`
+	Entries uint64 `json:"entries"`
+	Behind  uint64 `json:"behind"`
+	Digest  string `json:"digest"`
+	// BehindBy says where Behind comes from: the largest that peers told and
+	// what waits here, added up.
+	BehindBy   []Lag      `json:"behindBy,omitempty"`
 	InSyncWith []SyncPeer `json:"inSyncWith"`
-	LastError  string     `json:"lastError,omitempty"`
+	// Rounds are the last reconciliations, one for each peer.
+	Rounds []Round `json:"rounds,omitempty"`
+	// Forks is how many writer chains signed two histories and end before.
+	Forks uint64 `json:"forks,omitempty"`
+	// Refused is how many entries and chains were refused since the start.
+	Refused uint64 `json:"refused,omitempty"`
+	// Mismatches are authors and peers whose word does not fit what is here.
+	Mismatches []Mismatch `json:"mismatches,omitempty"`
+	// Frozen: the control log forked, and nothing is written until it is ended.
+	Frozen bool `json:"frozen,omitempty"`
+	// UnverifiedHead: one node alone has shown how far the control log goes.
+	UnverifiedHead bool `json:"unverifiedHead,omitempty"`
+	// Damaged: the store lost entries, and no peer has said yet that all is back.
+	Damaged   bool   `json:"damaged,omitempty"`
+	LastError string `json:"lastError,omitempty"`
 }
 
-// SyncPeer says that a peer held the same digest at a time.
+// SyncPeer is a peer that shows the digest held here now: since when and when
+// last, in Unix milliseconds.
 type SyncPeer struct {
 	PeerID string `json:"peerId"`
-	At     int64  `json:"at"` // unix milliseconds
+	Since  int64  `json:"since"`
+	At     int64  `json:"at"`
 	Digest string `json:"digest"`
 	Count  uint64 `json:"count"`
+}
+
+// Lag is a reason to know that entries are missing here.
+type Lag struct {
+	Entries uint64 `json:"entries"`
+	// Why: LagChains, chains are known to go on; LagWaiting, entries are here
+	// and wait for keys, for the control log or for their time; LagPeer, the
+	// peer From held more at At.
+	Why  string `json:"why"`
+	From string `json:"from,omitempty"`
+	At   int64  `json:"at,omitempty"`
+}
+
+// The reasons of a Lag.
+const (
+	LagChains  = "chains"
+	LagWaiting = "waiting"
+	LagPeer    = "peer"
+)
+
+// Round is the last reconciliation with a peer, of the epoch in force.
+type Round struct {
+	PeerID    string `json:"peerId"`
+	At        int64  `json:"at"` // Unix milliseconds
+	Equal     bool   `json:"equal"`
+	Count     uint64 `json:"count"`     // entries here
+	PeerCount uint64 `json:"peerCount"` // as the peer stated
+	Error     string `json:"error,omitempty"`
+}
+
+// Mismatch is a word that does not fit. Of kind MismatchRecords an author states
+// other records than its entries make, as Stated against Ours; of kind
+// MismatchView the node PeerID claimed Ours.Count entries before its owner's own
+// entry said that it held Stated.Count.
+type Mismatch struct {
+	Kind   string    `json:"kind"`
+	DID    space.DID `json:"did"`
+	PeerID string    `json:"peerId,omitempty"`
+	Ours   RepoHead  `json:"ours"`
+	Stated RepoHead  `json:"stated"`
+	Since  int64     `json:"since"` // Unix milliseconds
+}
+
+// The kinds of a Mismatch.
+const (
+	MismatchRecords = "records"
+	MismatchView    = "view"
+)
+
+// RepoHead is what a repo is, or is said to be.
+type RepoHead struct {
+	Rev   string `json:"rev,omitempty"`
+	Count uint64 `json:"count"`
+	Hash  string `json:"hash,omitempty"`
 }
 
 // Peer is a connected libp2p peer.

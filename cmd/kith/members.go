@@ -83,10 +83,15 @@ func (c *spaceMembersCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	info, err := api.Space(a.ctx, id)
+	if err != nil {
+		return err
+	}
 	out := struct {
 		Members     []memberView     `json:"members"`
 		Delegations []delegationView `json:"delegations"`
-	}{make([]memberView, len(all)), make([]delegationView, len(children))}
+		Unverified  bool             `json:"unverifiedHead,omitempty"`
+	}{make([]memberView, len(all)), make([]delegationView, len(children)), info.UnverifiedHead}
 	for i, m := range all {
 		out.Members[i] = memberOf(m)
 	}
@@ -102,6 +107,9 @@ func (c *spaceMembersCmd) Run(a *app) error {
 			fmt.Fprintf(t, "%s\t%s\tits members\n", v.Space, v.Level)
 		}
 		t.Flush()
+		if out.Unverified {
+			line(w, "note", "unverified-head: one node alone has shown this list; it may be older than it says")
+		}
 	})
 }
 

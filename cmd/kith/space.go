@@ -46,24 +46,25 @@ type spaceCreateCmd struct {
 
 // spaceView is a space in JSON.
 type spaceView struct {
-	URI       space.ID     `json:"uri"`
-	SpaceID   string       `json:"spaceId"`
-	Name      string       `json:"name,omitempty"`
-	Epoch     uint64       `json:"epoch"`
-	Role      space.Level  `json:"role"`
-	Authority space.DID    `json:"authority"`
-	Creator   space.DID    `json:"creator"`
-	CreatedAt string       `json:"createdAt"`
-	Rev       string       `json:"rev,omitempty"`
-	Policy    space.Policy `json:"policy"`
-	Frozen    bool         `json:"frozen,omitempty"`
+	URI        space.ID     `json:"uri"`
+	SpaceID    string       `json:"spaceId"`
+	Name       string       `json:"name,omitempty"`
+	Epoch      uint64       `json:"epoch"`
+	Role       space.Level  `json:"role"`
+	Authority  space.DID    `json:"authority"`
+	Creator    space.DID    `json:"creator"`
+	CreatedAt  string       `json:"createdAt"`
+	Rev        string       `json:"rev,omitempty"`
+	Policy     space.Policy `json:"policy"`
+	Frozen     bool         `json:"frozen,omitempty"`
+	Unverified bool         `json:"unverifiedHead,omitempty"`
 }
 
 func view(s xrpc.SpaceInfo) spaceView {
 	v := spaceView{
 		URI: s.ID, SpaceID: hex.EncodeToString(s.SpaceID[:]), Name: s.Name, Epoch: s.Epoch, Role: s.Level,
 		Authority: s.Authority, Creator: s.Creator, CreatedAt: timestamp(s.CreatedMs), Policy: s.Policy,
-		Frozen: s.Frozen,
+		Frozen: s.Frozen, Unverified: s.UnverifiedHead,
 	}
 	if s.Rev != 0 {
 		v.Rev = s.Rev.String()
@@ -156,10 +157,14 @@ func (c *spaceShowCmd) Run(a *app) error {
 	return a.answer(v, v.show)
 }
 
-// ends says what became of a space that takes no more.
+// ends says what became of a space that takes no more, or may be older than it
+// shows.
 func (v spaceView) ends() string {
 	if v.Frozen {
 		return "  frozen"
+	}
+	if v.Unverified {
+		return "  unverified-head"
 	}
 	return ""
 }

@@ -329,7 +329,7 @@ func (s *Session) settle() error {
 
 // finish ends a round.
 func (s *Session) finish(equal bool) error {
-	s.res.Equal = equal
+	s.res.Equal, s.res.PeerCount = equal, s.theirs.Count
 	s.res.Stalled = !equal && s.res.Received == 0 && s.res.Sent == 0
 	s.pass, s.eager, s.phase = nil, agreement{}, idle
 	if !equal || s.cfg.Memory == nil {

@@ -147,6 +147,8 @@ type Result struct {
 	Epoch  uint64
 	Count  uint64   // of our last statement
 	Digest [32]byte // of our last statement
+	// PeerCount is how many envelopes the other side last stated to hold.
+	PeerCount uint64
 	// Stalled: not equal, and no envelope moved: another round will not help
 	// by itself. One side hides something, or a writer forked.
 	Stalled bool
