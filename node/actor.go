@@ -35,6 +35,7 @@ type actor struct {
 	inbox   chan message
 	ended   chan struct{}
 	wants   chan struct{} // wakes who tends the space, see Node.tend
+	differs atomic.Bool   // a peer's digest differs with nothing left to exchange: fold again
 	refused atomic.Uint64 // entries and chains that members' rules refuse
 
 	still sync.RWMutex // keeps what is in memory and in the store the same while both are read
@@ -111,6 +112,8 @@ type gossiper interface {
 	// compare asks for sessions with a few connected peers, to learn whether
 	// the space is in sync again after it moved.
 	compare(space [32]byte)
+	// forgetTalks forgets what was agreed on with peers about a space.
+	forgetTalks(*actor)
 	// settleFork trades with one peer what is known of a chain of which we hold
 	// different branches.
 	settleFork(a *actor, topic envelope.TopicID, chain envelope.ChainID, with peer.ID)

@@ -64,6 +64,7 @@ type Node struct {
 	doors     doors
 	approvals approvals
 	audits    chan struct{} // wakes the wrap auditor
+	refolds   chan struct{} // wakes the refolder
 
 	kin   kin    // the spaces that are members of each other
 	forks trades // chains that forked
@@ -86,7 +87,7 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log, spaces: map[[32]byte]*running{},
-		topics: map[envelope.TopicID]*actor{}, joins: map[[32]byte]*pendingJoin{}, audits: make(chan struct{}, 1),
+		topics: map[envelope.TopicID]*actor{}, joins: map[[32]byte]*pendingJoin{}, audits: make(chan struct{}, 1), refolds: make(chan struct{}, 1),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -171,6 +172,7 @@ func (n *Node) serve() {
 	n.wg.Go(n.tendChildren)
 	n.wg.Go(n.tendParents)
 	n.wg.Go(func() { n.auditor(n.ctx) })
+	n.wg.Go(func() { n.refolder(n.ctx) })
 	n.servePersona()
 	if !n.cfg.NoMDNS {
 		n.startMDNS()

@@ -25,6 +25,8 @@ type stats struct {
 	Redrawn    atomic.Uint64 // repos drawn again because their author states another digest
 	Mended     atomic.Uint64 // and were then what the author states
 	Mismatched atomic.Uint64 // and were not
+	Refolds    atomic.Uint64 // spaces folded again
+	Corrupt    atomic.Uint64 // and built anew: what was kept did not add up
 	Belied     atomic.Uint64 // claims of equal digests that the claimer's own entries deny
 	Dropped    atomic.Uint64 // frames dropped because a space was busy
 	SyncDone   atomic.Uint64
@@ -36,6 +38,7 @@ func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
 	out := map[string]uint64{
 		"entriesRefused": s.Refused.Load(), "chainsDisputed": s.Disputed.Load(), "spacesUnopened": s.Unopened.Load(),
 		"reposRedrawn": s.Redrawn.Load(), "reposMended": s.Mended.Load(), "repoMismatches": s.Mismatched.Load(), "claimsBelied": s.Belied.Load(),
+		"spacesRefolded": s.Refolds.Load(), "spacesCorrupt": s.Corrupt.Load(),
 		"framesDropped": s.Dropped.Load(), "syncSessions": s.SyncDone.Load(), "syncFailures": s.SyncFailed.Load(),
 		"syncBytes": uint64(s.SyncBytes.Load()),
 	}

@@ -47,6 +47,7 @@ func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 		res, err := n.lead(ctx, a, ep, e.peer, i > 0)
 		if err == nil && !res.Equal && len(res.Forks) == 0 && res.Stalled {
 			err = errUnequal
+			n.refoldSoon(a)
 		}
 		if err != nil {
 			n.log.Debug("sync failed", "peer", e.peer, "space", fingerprint(e.space), "epoch", ep.n, "err", err)

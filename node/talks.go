@@ -98,6 +98,13 @@ func (t *talks) memory(topic envelope.TopicID, here func(envelope.TopicID) bool)
 	return m
 }
 
+// forget drops what was agreed on in a topic.
+func (t *talks) forget(topic envelope.TopicID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.past, topic)
+}
+
 // conversation is one sync stream about one epoch of a space.
 type conversation struct {
 	n    *Node

@@ -72,7 +72,7 @@ func showSpaceStatus(w io.Writer, all []xrpc.SpaceStatus) {
 	t.Flush()
 	now := time.Now()
 	for _, s := range all {
-		said := wordsOf(s, now)
+		said := spaceWords(s, now)
 		if len(said) == 0 {
 			continue
 		}
@@ -90,9 +90,9 @@ func petname(s xrpc.SpaceStatus) string {
 	return s.URI
 }
 
-// wordsOf says what a space's line of numbers cannot: with whom it is in sync
+// spaceWords says what a space's line of numbers cannot: with whom it is in sync
 // and since when, how it knows what it lacks, and what does not fit.
-func wordsOf(s xrpc.SpaceStatus, now time.Time) (out []string) {
+func spaceWords(s xrpc.SpaceStatus, now time.Time) (out []string) {
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	equal := map[string]bool{}
 	for _, p := range s.InSyncWith {
