@@ -120,14 +120,9 @@ func (a *actor) rebuild(author space.DID) error {
 			return err
 		}
 	}
-	if err := a.store.DropAuthor(author); err != nil {
-		return fmt.Errorf("draw the records of %s again: %w", author, err)
+	if err := a.forgetRepo(author); err != nil {
+		return err
 	}
-	a.mu.Lock()
-	if old := a.repos[author]; old != nil {
-		a.repos[author] = &repo{Repo: space.NewRepo(), sure: old.sure}
-	}
-	a.mu.Unlock()
 	c := a.begin()
 	c.owe(a.recut[1:])
 	for _, ch := range a.chains {
@@ -150,6 +145,21 @@ func (a *actor) rebuild(author space.DID) error {
 		return err
 	}
 	a.log.Info("records drawn again", "author", fingerprintOf(author), "held", len(again))
+	return nil
+}
+
+// forgetRepo drops what is drawn from an author's entries.
+func (a *actor) forgetRepo(author space.DID) error {
+	a.still.Lock()
+	defer a.still.Unlock()
+	if err := a.store.DropAuthor(author); err != nil {
+		return fmt.Errorf("draw the records of %s again: %w", author, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if old := a.repos[author]; old != nil {
+		a.repos[author] = &repo{Repo: space.NewRepo(), sure: old.sure}
+	}
 	return nil
 }
 
