@@ -222,6 +222,9 @@ func (a *actor) welcome(st *control.State, m control.Member, who identity.State,
 	w.Addrs = append(own, others...)
 	w.Addrs = w.Addrs[:min(len(w.Addrs), seal.MaxAddrs)]
 	var err error
+	if w.Relays, err = a.relays(st); err != nil {
+		return verdict{}, err
+	}
 	if w.CtlLog, err = a.entriesAfterHead(c.Have, welcomeRoom); err != nil {
 		return verdict{}, err
 	}

@@ -26,8 +26,8 @@ func (n *Node) CreateSpace(ctx context.Context, s xrpc.NewSpace) (xrpc.SpaceInfo
 	if err := s.Policy.Validate(); err != nil {
 		return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
 	}
-	if len(s.Relays) > 0 {
-		return xrpc.SpaceInfo{}, fmt.Errorf("create space: relays: %w", space.ErrUnsupported)
+	if err := checkRelays(s.Relays); err != nil {
+		return xrpc.SpaceInfo{}, fmt.Errorf("create space: %w", err)
 	}
 	now := time.Now()
 	if s.Key == "" {

@@ -22,6 +22,9 @@ type Config struct {
 	// Listen are the libp2p addresses; empty: QUIC and TCP on all interfaces,
 	// on a port drawn once and kept in Home.
 	Listen []string
+	// Announce are the addresses that others are told instead of those that the
+	// host listens on: of a port forwarded, of a name. Empty: those.
+	Announce []string
 	// HTTP is the API's host:port; empty: no HTTP. Port 0 picks one.
 	HTTP string
 	// Bootstrap are peers (multiaddr with /p2p) dialled at start and kept.
@@ -80,6 +83,11 @@ func (c *Config) validate() error {
 	for _, l := range c.Listen {
 		if _, err := multiaddr.NewMultiaddr(l); err != nil {
 			errs = append(errs, fmt.Errorf("listen %q: %w", l, err))
+		}
+	}
+	for _, l := range c.Announce {
+		if _, err := multiaddr.NewMultiaddr(l); err != nil {
+			errs = append(errs, fmt.Errorf("announce %q: %w", l, err))
 		}
 	}
 	for _, b := range c.Bootstrap {

@@ -117,11 +117,11 @@ func (a *actor) unwrapSent(st *control.State, rot *control.Rotation) (*epoch, er
 		return nil, err
 	}
 	keys := seal.Full(gk)
-	issuer, err := openInner(a.sid, keys, rot.Epoch)
+	inner, err := openInner(a.sid, keys, rot.Epoch)
 	if err != nil {
 		return nil, err
 	}
-	return &epoch{n: rot.Epoch.N, id: envelope.TopicOf(issuer), keys: keys}, nil
+	return &epoch{n: rot.Epoch.N, id: envelope.TopicOf(inner.Issuer()), keys: keys}, nil
 }
 
 // family is what an actor asks about the spaces around its own.

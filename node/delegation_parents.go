@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/space"
@@ -31,7 +30,7 @@ func (n *Node) tendParents() {
 func (n *Node) nudgeMembers(child [32]byte) {
 	n.kin.lookUp(child)
 	for _, p := range n.book.of(child) {
-		if n.host.Network().Connectedness(p.ID) == network.Connected {
+		if connectedTo(n.host, p.ID) {
 			if err := n.nudge(p.ID, child); err != nil {
 				n.log.Debug("tell of a new parent space", "peer", p.ID, "err", err)
 			}
@@ -42,7 +41,7 @@ func (n *Node) nudgeMembers(child [32]byte) {
 func (n *Node) nudge(p peer.ID, sid [32]byte) error {
 	ctx, cancel := context.WithTimeout(n.ctx, delegateDeadline)
 	defer cancel()
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "delegate"), p, delegateProtocol)
+	s, err := n.host.NewStream(overCircuit(ctx, "delegate"), p, delegateProtocol)
 	if err != nil {
 		return err
 	}

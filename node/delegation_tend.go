@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/internal/store"
@@ -269,7 +268,7 @@ func (n *Node) near(spaces ...[32]byte) []peer.AddrInfo {
 		for _, p := range n.book.of(sid) {
 			switch {
 			case seen[p.ID]:
-			case n.host.Network().Connectedness(p.ID) == network.Connected:
+			case connectedTo(n.host, p.ID):
 				linked = append(linked, p)
 			default:
 				rest = append(rest, p)

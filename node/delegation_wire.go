@@ -104,7 +104,7 @@ func (n *Node) consult(ctx context.Context, p peer.AddrInfo, kind uint64, sid [3
 	if err := n.redial.try(ctx, p); err != nil {
 		return answered{}, err
 	}
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "delegate"), p.ID, delegateProtocol)
+	s, err := n.host.NewStream(overCircuit(ctx, "delegate"), p.ID, delegateProtocol)
 	if err != nil {
 		return answered{}, fmt.Errorf("ask a space: %w", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -202,7 +201,7 @@ func (n *Node) approveAt(ctx context.Context, code identity.Code, p peer.ID) (id
 	var none identity.DeviceID
 	ctx, cancel := context.WithTimeout(ctx, enrolDeadline)
 	defer cancel()
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "device"), p, deviceProtocol)
+	s, err := n.host.NewStream(overCircuit(ctx, "device"), p, deviceProtocol)
 	if err != nil {
 		return none, errNoAnswer
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	"github.com/multiformats/go-multiaddr"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/identity"
@@ -103,7 +104,7 @@ func (m Machine) host() (host.Host, crypto.PrivKey, error) {
 			return nil, nil, err
 		}
 	}
-	h, err := newHost(key, listen, m.Host)
+	h, err := newHost(key, listen, func(a []multiaddr.Multiaddr) []multiaddr.Multiaddr { return a }, m.Host)
 	return h, key, err
 }
 

@@ -51,10 +51,11 @@ func (a *actor) unwrap(st *control.State, rot *control.Rotation) (*epoch, error)
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := openInner(a.sid, keys, rot.Epoch)
+	inner, err := openInner(a.sid, keys, rot.Epoch)
 	if err != nil {
 		return nil, err
 	}
+	issuer := inner.Issuer()
 	e := &epoch{n: rot.Epoch.N, id: envelope.TopicOf(issuer), keys: keys}
 	for _, w := range rot.Issuers {
 		if w.C != a.self.c {
@@ -103,10 +104,11 @@ func (a *actor) withIssuer(st *control.State, box []byte) (*epoch, error) {
 	if a.now == nil || a.now.n != st.Epoch {
 		return nil, space.ErrNoKey
 	}
-	issuer, err := a.issuerOf(st, a.now)
+	inner, err := a.inner(st, a.now)
 	if err != nil {
 		return nil, err
 	}
+	issuer := inner.Issuer()
 	x := seal.WrapContext{SpaceID: a.sid, Epoch: a.now.n, C: a.self.c}
 	for puk := a.self.ownPUK(); ; {
 		iss, err := seal.UnwrapIssuer(puk, x, issuer, box)
@@ -121,26 +123,26 @@ func (a *actor) withIssuer(st *control.State, box []byte) (*epoch, error) {
 	}
 }
 
-// issuerOf reads the issuer's key of an epoch out of the log.
-func (a *actor) issuerOf(st *control.State, e *epoch) (ed25519.PublicKey, error) {
+// inner reads what the log says to those of an epoch alone.
+func (a *actor) inner(st *control.State, e *epoch) (control.EpochInner, error) {
 	at, ok := st.Opened(e.n)
 	if !ok {
-		return nil, space.ErrUnavailable
+		return control.EpochInner{}, space.ErrUnavailable
 	}
 	raw, ok, err := a.rawControl(at.Seq)
 	if err != nil || !ok {
-		return nil, errors.Join(err, space.ErrUnavailable)
+		return control.EpochInner{}, errors.Join(err, space.ErrUnavailable)
 	}
 	entry, err := control.Parse(raw)
 	if err == nil {
-		err = entry.Open(bytesOf(a.controlKey(e.n - 1)))
+		err = entry.Open(bytesOf(a.lockedControlKey(e.n - 1)))
 	}
 	if err != nil {
-		return nil, err
+		return control.EpochInner{}, err
 	}
 	body, ok := epochOf(entry)
 	if !ok {
-		return nil, space.ErrMalformed
+		return control.EpochInner{}, space.ErrMalformed
 	}
 	return openInner(a.sid, e.keys, body)
 }
@@ -230,21 +232,22 @@ func ownPage(st *control.State, rot *control.Rotation, c identity.Commitment) ([
 	return [32]byte{}, false
 }
 
-// openInner reads the issuer's key of an epoch out of its inner body, and
-// checks that the fetch key named beside it is the one of our keys.
-func openInner(sid [32]byte, keys seal.Keys, e control.Epoch) (ed25519.PublicKey, error) {
+// openInner reads the inner body of an epoch and checks that the fetch key it
+// names is the one of our keys.
+func openInner(sid [32]byte, keys seal.Keys, e control.Epoch) (control.EpochInner, error) {
+	var none control.EpochInner
 	raw, err := seal.OpenInner(keys.Control(), sid, e.N, e.Inner)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	inner, err := control.DecodeEpochInner(raw)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	if !keys.Fetch().Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(inner.FetchPub[:])) {
-		return nil, fmt.Errorf("epoch %d: the log names another fetch key: %w", e.N, space.ErrForged)
+		return none, fmt.Errorf("epoch %d: the log names another fetch key: %w", e.N, space.ErrForged)
 	}
-	return inner.IssuerPub[:], nil
+	return inner, nil
 }
 
 // hold takes an epoch, new or with more keys than before, among those of the

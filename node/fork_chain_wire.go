@@ -219,7 +219,7 @@ func spread(lo, hi uint64) (at []uint64) {
 
 func (n *Node) askFork(ctx context.Context, e *epoch, ask forkAsk, with peer.ID) (forkAnswer, error) {
 	var v forkAnswer
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "fork"), with, forkProtocol)
+	s, err := n.host.NewStream(overCircuit(ctx, "fork"), with, forkProtocol)
 	if err != nil {
 		return v, fmt.Errorf("fork: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,13 +17,19 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// newHost makes the libp2p host: QUIC and TCP, Noise or TLS, no relaying and
-// no address service of others. Relays and reachability come later.
-func newHost(key crypto.PrivKey, listen []string, extra []libp2p.Option) (host.Host, error) {
+// newHost makes the libp2p host: QUIC, TCP and WebSocket, Noise or TLS. It
+// tells the addresses that told makes of those it listens on, reaches others
+// through their relays and then, where NATs let it, directly, and lets peers
+// find out how reachable they are. On a simulated network, which extra brings,
+// nobody finds out anything.
+func newHost(key crypto.PrivKey, listen []string, told func([]multiaddr.Multiaddr) []multiaddr.Multiaddr, extra []libp2p.Option) (host.Host, error) {
 	cm, err := connmgr.NewConnManager(96, 192, connmgr.WithGracePeriod(time.Minute))
 	if err != nil {
 		return nil, fmt.Errorf("connection manager: %w", err)
@@ -31,8 +38,14 @@ func newHost(key crypto.PrivKey, listen []string, extra []libp2p.Option) (host.H
 		libp2p.Identity(key),
 		libp2p.ListenAddrStrings(listen...),
 		libp2p.ConnectionManager(cm),
-		libp2p.DisableRelay(),
+		libp2p.AddrsFactory(told),
+		libp2p.EnableRelay(),
+		libp2p.EnableHolePunching(),
 		libp2p.UserAgent("kith"),
+	}
+	if len(extra) == 0 {
+		opts = append(opts, libp2p.EnableAutoNATv2(),
+			libp2p.Transport(quic.NewTransport), libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(websocket.New))
 	}
 	h, err := libp2p.New(append(opts, extra...)...)
 	if err != nil {
@@ -93,6 +106,17 @@ func freePort(want int) (int, error) {
 	return 0, errors.New("listen: no port is free for both UDP and TCP; name one with --listen")
 }
 
+// parseAddrs reads multiaddrs that were checked before.
+func parseAddrs(texts []string) []multiaddr.Multiaddr {
+	var out []multiaddr.Multiaddr
+	for _, t := range texts {
+		if m, err := multiaddr.NewMultiaddr(t); err == nil {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
 // parsePeer reads a multiaddr that ends in /p2p/PEERID.
 func parsePeer(s string) (peer.AddrInfo, error) {
 	m, err := multiaddr.NewMultiaddr(strings.TrimSpace(s))
@@ -124,19 +148,32 @@ func parsePeers(addrs []string) []peer.AddrInfo {
 	return infos
 }
 
-// fullAddrs are h's addresses with /p2p, loopback ones last: what goes into
-// invites, hellos and the ready line.
+// fullAddrs are h's addresses with /p2p: what goes into invites, hellos and
+// the ready line. One through a relay stands first, for it is the one that
+// works from everywhere, then direct ones, other ways through relays, and
+// loopback last.
 func fullAddrs(h host.Host) []string {
-	var far, near []string
+	var first, far, round, near []string
 	for _, a := range h.Addrs() {
 		s := a.String() + "/p2p/" + h.ID().String()
-		if manet.IsIPLoopback(a) {
+		switch {
+		case isCircuit(a) && len(first) == 0:
+			first = append(first, s)
+		case isCircuit(a):
+			round = append(round, s)
+		case manet.IsIPLoopback(a):
 			near = append(near, s)
-		} else {
+		default:
 			far = append(far, s)
 		}
 	}
-	return append(far, near...)
+	return slices.Concat(first, far, round, near)
+}
+
+// isCircuit reports whether an address leads through a relay.
+func isCircuit(a multiaddr.Multiaddr) bool {
+	_, err := a.ValueForProtocol(multiaddr.P_CIRCUIT)
+	return err == nil
 }
 
 // dial connects to one peer within the time of ctx.

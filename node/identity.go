@@ -261,7 +261,7 @@ func askIdentity(ctx context.Context, h host.Host, with peer.ID, q identityAsk) 
 	var t identityTold
 	ctx, cancel := context.WithTimeout(ctx, identityDeadline)
 	defer cancel()
-	s, err := h.NewStream(network.WithNoDial(ctx, "identity"), with, identityProtocol)
+	s, err := h.NewStream(overCircuit(ctx, "identity"), with, identityProtocol)
 	if err != nil {
 		return t, fmt.Errorf("ask about an identity: %w", err)
 	}
@@ -412,7 +412,7 @@ func (n *Node) confidants() []peer.ID {
 	var out []peer.ID
 	add := func(p peer.ID) {
 		if p != n.host.ID() && len(out) < identityPeers && !slices.Contains(out, p) &&
-			n.host.Network().Connectedness(p) == network.Connected {
+			connectedTo(n.host, p) {
 			out = append(out, p)
 		}
 	}

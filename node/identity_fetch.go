@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/space"
@@ -68,7 +67,7 @@ func (n *Node) restoreSpaces(ctx context.Context) {
 // meetSiblings connects to the owner's other devices.
 func (n *Node) meetSiblings(ctx context.Context) {
 	for _, p := range parsePeers(n.account.ways()) {
-		if n.host.Network().Connectedness(p.ID) != network.Connected && p.ID != n.host.ID() {
+		if !connectedTo(n.host, p.ID) && p.ID != n.host.ID() {
 			if err := n.redial.try(ctx, p); err == nil {
 				n.account.poke()
 			}

@@ -58,7 +58,8 @@ func (n *Node) signpost(a *actor) string {
 const maxLinkAddrs = 6
 
 // doorAddrs are where a newcomer may ask: this node where it admits itself,
-// and the keepers, which are up when it sleeps.
+// and the keepers, which are up when it sleeps. The relays of the space travel
+// in them: as ways to these nodes.
 func (n *Node) doorAddrs(a *actor) []string {
 	own := linkAddrs(fullAddrs(n.host), maxLinkAddrs)
 	var others []string
@@ -68,6 +69,11 @@ func (n *Node) doorAddrs(a *actor) []string {
 			addrs = append(addrs, m.String()+"/p2p/"+p.ID.String())
 		}
 		others = append(others, linkAddrs(addrs, 2)...)
+		for _, r := range n.relays.of(a.sid)[:min(1, len(n.relays.of(a.sid)))] {
+			for _, c := range throughRelay(r)[:1] {
+				others = append(others, c.String()+"/p2p/"+p.ID.String())
+			}
+		}
 	}
 	if len(others) == 0 {
 		return own

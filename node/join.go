@@ -321,11 +321,11 @@ func (b belief) issuers(j *joined, keys seal.Keys, w seal.Welcome) (map[uint64]e
 		if held[body.N].IsZero() {
 			continue
 		}
-		issuer, err := openInner(j.state.SpaceID, held[body.N], body)
+		inner, err := openInner(j.state.SpaceID, held[body.N], body)
 		if err != nil {
 			return nil, fmt.Errorf("welcome: %w", err)
 		}
-		out[body.N] = envelope.TopicOf(issuer)
+		out[body.N] = envelope.TopicOf(inner.Issuer())
 	}
 	return out, nil
 }

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/internal/store"
@@ -221,7 +220,7 @@ func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (
 	if err := n.redial.try(ctx, keeper); err != nil {
 		return nil, none, err
 	}
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "join"), keeper.ID, joinProtocol)
+	s, err := n.host.NewStream(overCircuit(ctx, "join"), keeper.ID, joinProtocol)
 	if err != nil {
 		return nil, none, fmt.Errorf("join: %w", err)
 	}

@@ -45,6 +45,8 @@ type Node struct {
 	sched    *scheduler
 	talks    talks
 	redial   *redialer
+	relays   *ownRelays
+	outside  *reach // how others get here
 	mender   *mender
 	stats    stats
 	api      net.Listener // nil without Config.HTTP
@@ -88,6 +90,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log, spaces: map[[32]byte]*running{},
 		topics: map[envelope.TopicID]*actor{}, joins: map[[32]byte]*pendingJoin{}, audits: make(chan struct{}, 1), refolds: make(chan struct{}, 1),
+		relays: newOwnRelays(),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -130,7 +133,8 @@ func New(cfg Config) (_ *Node, err error) {
 			return nil, err
 		}
 	}
-	if n.host, err = newHost(n.self.peer, listen, cfg.Host); err != nil {
+	n.outside = newReach(n.relays.all, parseAddrs(cfg.Announce), n.log)
+	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, cfg.Host); err != nil {
 		return nil, err
 	}
 	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{}); err != nil {
@@ -139,6 +143,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n.book = newPeerBook(n.host.ID(), n.savePeer)
 	n.sched = newScheduler(n.reconcileWith)
 	n.redial = newRedialer(n.host, n.book, parsePeers(cfg.Bootstrap), n.spaceIDs, n.log)
+	n.redial.relays = n.relays.all
 	if err := n.loadPeers(); err != nil {
 		return nil, err
 	}
@@ -164,10 +169,16 @@ func (n *Node) serve() {
 	if !n.cfg.NoReconcile {
 		n.host.SetStreamHandler(syncProtocol, n.serveSync)
 	}
-	n.host.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
-		n.spawn(func() { n.connected(c) })
-	}})
+	n.host.Network().Notify(&network.NotifyBundle{
+		ConnectedF: func(_ network.Network, c network.Conn) { n.spawn(func() { n.connected(c) }) },
+		DisconnectedF: func(_ network.Network, c network.Conn) {
+			if !connectedTo(n.host, c.RemotePeer()) {
+				n.outside.dropped(c.RemotePeer())
+			}
+		},
+	})
 	n.wg.Go(func() { n.redial.run(n.ctx) })
+	n.wg.Go(func() { n.outside.run(n.ctx, n.host) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
 	n.wg.Go(n.tendChildren)
 	n.wg.Go(n.tendParents)
@@ -197,11 +208,12 @@ const staleAfter = 2 * time.Second
 // connected takes a new connection. A peer that is connected already has no
 // reason to dial: it crashed and came back, and the old connection is dead
 // though nobody has noticed. It is closed, so that pubsub greets the peer
-// again. Then every space that we know the peer from is reconciled.
+// again. A connection through a relay says nothing of that kind. Then every space
+// that we know the peer from is reconciled.
 func (n *Node) connected(c network.Conn) {
 	p := c.RemotePeer()
 	for _, old := range n.host.Network().ConnsToPeer(p) {
-		if old.Stat().Opened.Before(c.Stat().Opened.Add(-staleAfter)) {
+		if !c.Stat().Limited && !old.Stat().Limited && old.Stat().Opened.Before(c.Stat().Opened.Add(-staleAfter)) {
 			n.log.Debug("a peer came back beside its old connection", "peer", p)
 			old.Close()
 		}
@@ -359,6 +371,7 @@ func (n *Node) start(a *actor) error {
 	if e := a.current(); e != nil && a.takesPart() {
 		err = n.hear(r, e)
 	}
+	n.noteRelays(a)
 	go a.run(ctx) // what it owes to gossip, it can say now
 	n.spawn(func() { n.tend(ctx, a) })
 	n.redial.poke()
@@ -409,6 +422,7 @@ func (n *Node) opened(a *actor, e *epoch) {
 		if err := n.hear(r, e); err != nil {
 			n.log.Error("hear a new epoch", "space", fingerprint(a.sid), "err", err)
 		}
+		n.spawn(func() { n.noteRelays(a) })
 	}
 	time.AfterFunc(graceOf, func() { n.forgetTopics(r) })
 	n.compare(a.sid)
@@ -487,7 +501,7 @@ func (n *Node) heartbeat(ctx context.Context) {
 		}
 		for _, r := range n.all() {
 			for _, p := range n.book.of(r.sid) {
-				if n.host.Network().Connectedness(p.ID) == network.Connected {
+				if connectedTo(n.host, p.ID) {
 					n.reconcile(r.sid, p.ID)
 					break
 				}
@@ -606,7 +620,7 @@ const comparePeers = 2
 func (n *Node) compare(sid [32]byte) {
 	asked := 0
 	for _, p := range n.book.of(sid) {
-		if asked < comparePeers && n.host.Network().Connectedness(p.ID) == network.Connected {
+		if asked < comparePeers && connectedTo(n.host, p.ID) {
 			n.reconcile(sid, p.ID)
 			asked++
 		}

@@ -77,7 +77,7 @@ func (n *Node) giveObject(s network.Stream) error {
 func (n *Node) fetchObject(ctx context.Context, a *actor, e *epoch, hash [32]byte) error {
 	err := fmt.Errorf("object: nobody who is connected has it: %w", space.ErrUnavailable)
 	for _, p := range n.book.of(a.sid) {
-		if n.host.Network().Connectedness(p.ID) != network.Connected {
+		if !connectedTo(n.host, p.ID) {
 			continue
 		}
 		data, askErr := n.askObject(ctx, p.ID, e, hash)
@@ -93,7 +93,7 @@ func (n *Node) fetchObject(ctx context.Context, a *actor, e *epoch, hash [32]byt
 func (n *Node) askObject(ctx context.Context, from peer.ID, e *epoch, hash [32]byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, objectDeadline)
 	defer cancel()
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "object"), from, objectProtocol)
+	s, err := n.host.NewStream(overCircuit(ctx, "object"), from, objectProtocol)
 	if err != nil {
 		return nil, fmt.Errorf("object: %w", err)
 	}

@@ -115,6 +115,7 @@ type redialer struct {
 	book   *peerBook
 	spaces func() [][32]byte
 	always []peer.AddrInfo
+	relays func() []peer.AddrInfo // own relays: kept connected, and ways to others
 	log    *slog.Logger
 	wake   chan struct{}
 
@@ -207,7 +208,7 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 			out = append(out, p)
 		}
 	}
-	for _, p := range r.always {
+	for _, p := range append(r.relays(), r.always...) {
 		if !r.connected(p.ID) {
 			add(p)
 		}
@@ -237,7 +238,7 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 }
 
 func (r *redialer) connected(p peer.ID) bool {
-	return r.h.Network().Connectedness(p) == network.Connected
+	return connectedTo(r.h, p)
 }
 
 func (r *redialer) try(ctx context.Context, p peer.AddrInfo) error {
@@ -247,7 +248,13 @@ func (r *redialer) try(ctx context.Context, p peer.AddrInfo) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	err := dial(ctx, r.h, p)
+	// Where a relay of ours is up, whoever uses it too can be reached through it.
+	for _, relay := range r.relays() {
+		if relay.ID != p.ID && connectedTo(r.h, relay.ID) {
+			p.Addrs = append(slices.Clip(p.Addrs), throughRelay(relay)...)
+		}
+	}
+	err := dial(network.WithAllowLimitedConn(ctx, "dial"), r.h, p)
 	if err != nil {
 		r.log.Debug("dial failed", "peer", p.ID, "err", err)
 	}

@@ -140,7 +140,7 @@ func (n *Node) proposees(a *actor, keepers bool) []peer.ID {
 		}
 	}
 	for _, p := range n.book.of(a.sid) {
-		if len(out) < proposeesAsked && !slices.Contains(out, p.ID) && n.host.Network().Connectedness(p.ID) == network.Connected {
+		if len(out) < proposeesAsked && !slices.Contains(out, p.ID) && connectedTo(n.host, p.ID) {
 			out = append(out, p.ID)
 		}
 	}
@@ -149,7 +149,7 @@ func (n *Node) proposees(a *actor, keepers bool) []peer.ID {
 
 // reach dials a peer of the space that is not connected.
 func (n *Node) reach(ctx context.Context, a *actor, id peer.ID) error {
-	if n.host.Network().Connectedness(id) == network.Connected {
+	if connectedTo(n.host, id) {
 		return nil
 	}
 	for _, p := range n.book.of(a.sid) {
@@ -188,7 +188,7 @@ func (n *Node) askAround(ctx context.Context, a *actor, e *epoch, req proposeReq
 
 func (n *Node) askSequencer(ctx context.Context, to peer.ID, e *epoch, req proposeRequest) (proposeVerdict, error) {
 	var v proposeVerdict
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "propose"), to, proposeProtocol)
+	s, err := n.host.NewStream(overCircuit(ctx, "propose"), to, proposeProtocol)
 	if err != nil {
 		return v, err
 	}

@@ -32,6 +32,15 @@ type rotation struct {
 // reads once the entry of that kind is applied. ended are members whose chains
 // end though they stay; those who are removed or lowered end anyway.
 func (a *actor) rotate(st *control.State, kind control.Kind, body any, ended []identity.Commitment) (*rotation, error) {
+	relays, err := a.relays(st)
+	if err != nil {
+		return nil, fmt.Errorf("rotate: the relays of epoch %d: %w", st.Epoch, err)
+	}
+	return a.rotateTo(st, kind, body, ended, relays)
+}
+
+// rotateTo is rotate to an epoch that names these relays.
+func (a *actor) rotateTo(st *control.State, kind control.Kind, body any, ended []identity.Commitment, relays []string) (*rotation, error) {
 	next, err := control.Preview(st, kind, body)
 	if err != nil {
 		return nil, err
@@ -47,7 +56,7 @@ func (a *actor) rotate(st *control.State, kind control.Kind, body any, ended []i
 	n := st.Epoch + 1
 	rot := &rotation{body: &control.Rotation{Ended: ended}}
 	rot.body.Epoch = control.Epoch{N: n, KID: gk.KID(), RosterRoot: next.RosterRoot()}
-	if rot.body.Epoch.Inner, err = a.sealInner(st, n, gk, iss); err != nil {
+	if rot.body.Epoch.Inner, err = a.sealInner(st, n, gk, iss, relays); err != nil {
 		return nil, err
 	}
 	a.out.acquaint(a, strangers(next, a.out))
@@ -86,13 +95,14 @@ func ends(st, next *control.State, named []identity.Commitment) map[identity.Com
 }
 
 // sealInner is what only those of the new epoch may read.
-func (a *actor) sealInner(st *control.State, n uint64, gk seal.GroupKey, iss seal.Issuer) ([]byte, error) {
+func (a *actor) sealInner(st *control.State, n uint64, gk seal.GroupKey, iss seal.Issuer, relays []string) ([]byte, error) {
 	before := a.lockedControlKey(n - 1)
 	if before.IsZero() {
 		return nil, fmt.Errorf("rotate: the keys of epoch %d: %w", n-1, space.ErrNoKey)
 	}
 	inner := control.EpochInner{
 		IssuerPub: [32]byte(iss.Public()), FetchPub: [32]byte(gk.Fetch().Public().(ed25519.PublicKey)),
+		Relays: relays,
 	}
 	var err error
 	if inner.CtlLink, err = seal.LinkControl(rand.Reader, gk.Control(), before, a.sid, n); err != nil {

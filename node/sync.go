@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -34,7 +33,7 @@ var errUnequal = errors.New("digests still differ")
 // epoch that is over, where these are not known to be equal.
 func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 	a := n.bySpace(e.space)
-	if a == nil || !a.takesPart() || n.host.Network().Connectedness(e.peer) != network.Connected {
+	if a == nil || !a.takesPart() || !connectedTo(n.host, e.peer) {
 		return nil // nothing to do: the next connection asks again
 	}
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)

@@ -190,7 +190,7 @@ func (n *Node) lead(ctx context.Context, a *actor, ep *epoch, with peer.ID, once
 		}
 		n.talks.ended(k, l)
 	}
-	s, err := n.host.NewStream(network.WithNoDial(ctx, "sync"), with, syncProtocol)
+	s, err := n.host.NewStream(overCircuit(ctx, "sync"), with, syncProtocol)
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("sync with %s: %w", with, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/space"
@@ -151,7 +150,7 @@ func (n *Node) keepers(a *actor) []peer.AddrInfo {
 		switch {
 		case slices.Contains(known, p.ID):
 			first = append(first, p)
-		case n.host.Network().Connectedness(p.ID) == network.Connected:
+		case connectedTo(n.host, p.ID):
 			rest = append(rest, p)
 		}
 	}

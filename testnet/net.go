@@ -34,14 +34,17 @@ const never = 24 * time.Hour
 
 // Net is a number of nodes on one simulated network.
 type Net struct {
-	t     *testing.T
-	sim   *simnet.Simnet
-	link  Link
-	nodes []*Node
+	t         *testing.T
+	sim       *simnet.Simnet
+	link      Link
+	nodes     []*Node
+	strangers int // hosts that are no nodes
 
 	mu    sync.Mutex // guards what follows: the network asks for every packet
 	rand  *rand.Rand
-	group map[string]int // IP -> side of the partition; empty: none
+	group map[string]int             // IP -> side of the partition; empty: none
+	boxed map[string]map[string]bool // IP behind a NAT -> addresses it has sent to
+	walls map[[2]string]bool         // pairs of IPs between which nothing passes
 }
 
 // Node is one node of a Net. Node is nil while it is stopped.
@@ -58,7 +61,8 @@ type Node struct {
 // loss and jitter. It ends with the test.
 func New(t *testing.T, n int, link Link, seed uint64, change ...func(*node.Config)) *Net {
 	t.Helper()
-	w := &Net{t: t, link: link, rand: rand.New(rand.NewPCG(seed, 0)), group: map[string]int{}}
+	w := &Net{t: t, link: link, rand: rand.New(rand.NewPCG(seed, 0)), group: map[string]int{},
+		boxed: map[string]map[string]bool{}, walls: map[[2]string]bool{}}
 	w.sim = &simnet.Simnet{LatencyFunc: w.latency, Logger: slog.New(slog.DiscardHandler)}
 	w.sim.Start()
 	t.Cleanup(w.close)
@@ -182,7 +186,7 @@ func (w *Net) Heal() { w.Partition() }
 func (w *Net) latency(p *simnet.Packet) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.side(p.From) != w.side(p.To) || w.rand.Float64() < w.link.Loss {
+	if w.side(p.From) != w.side(p.To) || w.stopped(p) || w.rand.Float64() < w.link.Loss {
 		return never
 	}
 	if w.link.Jitter == 0 {
@@ -191,11 +195,14 @@ func (w *Net) latency(p *simnet.Packet) time.Duration {
 	return w.link.Latency + time.Duration(w.rand.Int64N(int64(w.link.Jitter)))
 }
 
-func (w *Net) side(a net.Addr) int {
+func (w *Net) side(a net.Addr) int { return w.group[hostOf(a)] }
+
+// hostOf is the IP of an address of the network.
+func hostOf(a net.Addr) string {
 	if u, ok := a.(*net.UDPAddr); ok {
-		return w.group[u.IP.String()]
+		return u.IP.String()
 	}
-	return 0
+	return ""
 }
 
 // Space creates a space on the first node and lets all others join it.

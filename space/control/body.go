@@ -117,6 +117,9 @@ func InviteID(pub ed25519.PublicKey) [16]byte {
 	return [16]byte(h[:16])
 }
 
+// Issuer is the public half of the epoch's issuer key.
+func (x EpochInner) Issuer() ed25519.PublicKey { return x.IssuerPub[:] }
+
 // Encode gives the bytes to seal into Epoch.Inner.
 func (x EpochInner) Encode() ([]byte, error) {
 	b, err := innerCodec.encode(x)

@@ -1,0 +1,49 @@
+package relay
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	"github.com/multiformats/go-multiaddr"
+)
+
+// The limits of circuits. A circuit is for meeting: a join, a proposal, the
+// signalling of a hole punch. What is to be kept goes through the relay's store.
+const (
+	circuitTime     = 10 * time.Minute // a circuit is cut after this
+	circuitBytes    = 16 << 20         // and after this many bytes in a direction
+	circuitSlots    = 4096             // peers that can be reached through the relay at one time
+	circuitsOfPeer  = 32               // open to one of them at one time
+	circuitSlotsIP  = 64               // of peers with one IP address
+	circuitSlotTime = time.Hour        // a reservation ends unless it is renewed
+)
+
+// ServeCircuits lets peers reach each other through h (circuit relay v2,
+// https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md) until it is
+// closed. Only a peer that known vouches for, such as one that holds a lease,
+// can be reached; anybody can be the one who reaches, for a newcomer is known
+// to nobody. known is called from many goroutines.
+func ServeCircuits(h host.Host, known func(peer.ID) bool) (io.Closer, error) {
+	r, err := circuit.New(h, circuit.WithACL(guests(known)), circuit.WithResources(circuit.Resources{
+		Limit:          &circuit.RelayLimit{Duration: circuitTime, Data: circuitBytes},
+		ReservationTTL: circuitSlotTime, MaxReservations: circuitSlots, MaxCircuits: circuitsOfPeer,
+		BufferSize: 4096, MaxReservationsPerPeer: 1, MaxReservationsPerIP: circuitSlotsIP, MaxReservationsPerASN: circuitSlots,
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("serve circuits: %w", err)
+	}
+	return r, nil
+}
+
+// guests are the peers that may be reached.
+type guests func(peer.ID) bool
+
+var _ circuit.ACLFilter = guests(nil)
+
+func (g guests) AllowReserve(p peer.ID, _ multiaddr.Multiaddr) bool { return g(p) }
+
+func (g guests) AllowConnect(peer.ID, multiaddr.Multiaddr, peer.ID) bool { return true }

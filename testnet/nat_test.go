@@ -1,0 +1,121 @@
+package testnet_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/relay"
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/testnet"
+	"github.com/kithnet/kith/xrpc"
+)
+
+// circuitHost is a public host that serves circuits and nothing else.
+func circuitHost(t *testing.T, w *testnet.Net) (host.Host, string) {
+	t.Helper()
+	listen, opts := w.Attach()
+	h, err := libp2p.New(append(opts, libp2p.ListenAddrStrings(listen...), libp2p.DisableRelay())...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := relay.ServeCircuits(h, func(peer.ID) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		h.Close()
+	})
+	return h, fmt.Sprintf("%s/p2p/%s", h.Addrs()[0], h.ID())
+}
+
+// wayTo is how a is connected to b: "", "circuit" or "direct".
+func wayTo(t *testing.T, a, b *testnet.Node) string {
+	t.Helper()
+	st, err := b.Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers, err := a.Peers(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range peers {
+		switch {
+		case p.PeerID != st.PeerID:
+		case p.Direct:
+			return "direct"
+		default:
+			return "circuit"
+		}
+	}
+	return ""
+}
+
+// TestMeetBehindNAT lets two nodes, each behind a NAT, meet through a relay:
+// the newcomer's join and the first records go through the circuit, then a
+// hole punch makes the connection direct. Behind walls that let nothing
+// through, the circuit stays.
+func TestMeetBehindNAT(t *testing.T) {
+	for _, strict := range []bool{false, true} {
+		t.Run(map[bool]string{false: "filtering", true: "walled"}[strict], func(t *testing.T) {
+			testnet.Bubble(t, func(t *testing.T) {
+				w := testnet.New(t, 2, testnet.Link{Latency: 20 * time.Millisecond}, 1)
+				r, at := circuitHost(t, w)
+				a, b := w.Node(0), w.Node(1)
+				a.NAT()
+				b.NAT()
+				if strict {
+					w.Wall(a, b)
+				}
+				ctx := context.Background()
+				info, err := a.CreateSpace(ctx, xrpc.NewSpace{Type: "com.example.forum", Name: "f", Relays: []string{at}, Policy: space.DefaultPolicy()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				link := linkWith(t, a, info.ID, r.ID().String()+"/p2p-circuit")
+				if _, err := b.Join(ctx, link); err != nil {
+					t.Fatalf("join through the circuit: %v", err)
+				}
+				if err := a.Put(info.ID, "one", "through whatever there is"); err != nil {
+					t.Fatal(err)
+				}
+				w.WaitConverged(info.ID, time.Minute)
+				time.Sleep(20 * time.Second)
+				want := map[bool]string{false: "direct", true: "circuit"}[strict]
+				if got := wayTo(t, a, b); got != want {
+					t.Errorf("the two are connected by %q, want %q", got, want)
+				}
+				t.Logf("simulated links, NATs %s: joined and synced through the circuit, then %s", t.Name(), wayTo(t, a, b))
+			})
+		})
+	}
+}
+
+// linkWith makes an invite once the node can name an address that contains way.
+func linkWith(t *testing.T, n *testnet.Node, id space.ID, way string) string {
+	t.Helper()
+	for range 60 {
+		st, err := n.Status(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(strings.Join(st.Listen, " "), way) {
+			inv, err := n.Invite(context.Background(), id, xrpc.InviteOptions{Level: space.LevelWrite})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return inv.Link
+		}
+		time.Sleep(time.Second)
+	}
+	t.Fatalf("no address with %s after a minute", way)
+	return ""
+}
