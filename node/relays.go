@@ -1,16 +1,15 @@
 package node
 
 import (
-	"crypto/ed25519"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
+	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 )
@@ -100,11 +99,11 @@ func (o *ownRelays) of(sid [32]byte) []peer.AddrInfo {
 }
 
 // host notes that a relay named a host of its own.
-func (o *ownRelays) host(relay, host peer.ID) {
+func (o *ownRelays) host(of, host peer.ID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if relay != host {
-		o.hosts[host] = relay
+	if of != host {
+		o.hosts[host] = of
 	}
 }
 
@@ -112,11 +111,11 @@ func (o *ownRelays) host(relay, host peer.ID) {
 func (o *ownRelays) serving(sid [32]byte, p peer.ID) (peer.ID, bool) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	relay := p
+	named := p
 	if r, ok := o.hosts[p]; ok {
-		relay = r
+		named = r
 	}
-	return relay, slices.ContainsFunc(o.named[sid], func(r peer.AddrInfo) bool { return r.ID == relay })
+	return named, slices.ContainsFunc(o.named[sid], func(r peer.AddrInfo) bool { return r.ID == named })
 }
 
 // relays are the addresses of relays that the epoch in force names.
@@ -141,7 +140,7 @@ func checkRelays(addrs []string) error {
 	for _, a := range addrs {
 		p, err := parsePeer(a)
 		if err == nil {
-			_, err = hostKey(p.ID)
+			_, err = relay.KeyOf(p.ID)
 		}
 		if err != nil {
 			return fmt.Errorf("relay: %w: %w", err, space.ErrMalformed)
@@ -165,17 +164,4 @@ func (n *Node) noteRelays(a *actor) {
 	}
 	n.redial.poke()
 	n.outside.poke()
-}
-
-// hostKey is the key of a peer that is a relay, or one of its hosts.
-func hostKey(p peer.ID) (ed25519.PublicKey, error) {
-	k, err := p.ExtractPublicKey()
-	if err != nil {
-		return nil, fmt.Errorf("relay %s: %w", p, err)
-	}
-	raw, err := k.Raw()
-	if err != nil || k.Type() != crypto.Ed25519 {
-		return nil, fmt.Errorf("relay %s: want an Ed25519 key", p)
-	}
-	return ed25519.PublicKey(raw), nil
 }
