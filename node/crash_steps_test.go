@@ -230,7 +230,7 @@ func (s *stage) restart() {
 	s.t.Helper()
 	s.crash.disarm()
 	n := s.nodes[s.died]
-	listen := n.host.Network().ListenAddresses()[0].String()
+	listen := slices.DeleteFunc(n.host.Network().ListenAddresses(), isCircuit)[0].String()
 	home, disk := n.cfg.Home, s.crash.disk
 	if s.crash.died() {
 		<-s.crash.dead
