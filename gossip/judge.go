@@ -42,6 +42,9 @@ type Limits struct {
 	Classes [envelope.MaxClass + 1]float64
 }
 
+// Class is the rate of a quota class.
+func (l Limits) Class(class uint16) float64 { return l.withDefaults().Classes[class] }
+
 func (l Limits) withDefaults() Limits {
 	if l.Frames == 0 {
 		l.Frames = 10_000

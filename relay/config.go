@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	relayv2 "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/kithnet/kith/gossip"
@@ -50,6 +51,10 @@ type Config struct {
 	// /56 of IPv6): 500 at once, then so many a second: 0.1.
 	LeaseBurst int
 	LeaseRate  float64
+	// NoCircuit turns off what the first host does besides: it carries
+	// connections between nodes behind NATs (circuit relay v2, 64 MiB and half
+	// an hour each) and tells nodes whether they can be dialled (AutoNAT).
+	NoCircuit bool
 	// Limits bound what is listened to on gossip.
 	Limits gossip.Limits
 	// Store tunes the store.
@@ -98,6 +103,19 @@ func set[T comparable](field *T, standard T) {
 	var zero T
 	if *field == zero {
 		*field = standard
+	}
+}
+
+// circuits is what the first host does for nodes behind NATs.
+func (c *Config) circuits(i int) []libp2p.Option {
+	if i > 0 || c.NoCircuit {
+		return []libp2p.Option{libp2p.DisableRelay()}
+	}
+	res := relayv2.DefaultResources()
+	res.Limit = &relayv2.RelayLimit{Duration: 30 * time.Minute, Data: 64 << 20}
+	res.MaxReservations, res.MaxReservationsPerIP, res.MaxReservationsPerASN = 1024, 32, 256
+	return []libp2p.Option{
+		libp2p.EnableRelayService(relayv2.WithResources(res)), libp2p.EnableNATService(), libp2p.ForceReachabilityPublic(),
 	}
 }
 

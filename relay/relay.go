@@ -159,6 +159,7 @@ func (r *Relay) newHost(i int, seed []byte) (host.Host, error) {
 		}
 		opts = append(opts, libp2p.AddrsFactory(func([]multiaddr.Multiaddr) []multiaddr.Multiaddr { return addrs }))
 	}
+	opts = append(opts, r.cfg.circuits(i)...)
 	if r.cfg.Host != nil {
 		opts = append(opts, r.cfg.Host(i)...)
 	}
