@@ -90,9 +90,6 @@ func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte) (ver
 	if err := n.checkKnown(a, who, c.Log); err != nil {
 		return verdict{}, err
 	}
-	if err := a.roomToWelcome(c.Have); err != nil {
-		return verdict{}, orLater(err)
-	}
 	st, err := n.enrol(ctx, a, who, c, inv)
 	if err != nil {
 		return verdict{}, orLater(err)
@@ -217,30 +214,12 @@ func (n *Node) enrol(ctx context.Context, a *actor, who identity.State, c claim,
 // welcome seals what a member needs to take part.
 func (a *actor) welcome(st *control.State, m control.Member, who identity.State, c claim, nonce [32]byte) (verdict, error) {
 	e := a.current()
-	w := seal.Welcome{Head: st.Head, IssuerPub: e.iss.Public()}
-	own, others := a.out.addrs(a.sid)
-	w.Addrs = append(own, others...)
-	w.Addrs = w.Addrs[:min(len(w.Addrs), seal.MaxAddrs)]
-	var err error
-	if w.Relays, err = a.relays(st); err != nil {
-		return verdict{}, err
-	}
-	if w.CtlLog, err = a.entriesAfterHead(c.Have, welcomeRoom); err != nil {
-		return verdict{}, err
-	}
-	room := welcomeRoom
-	for _, raw := range w.CtlLog {
-		room -= len(raw)
-	}
-	if c.Have == (space.Head{}) {
-		w.IdentityLog = a.memberLogs(st, room)
-	}
-	keys, err := keysFor(e.keys, m.C, m.Level)
+	w, keys, err := a.letter(st, e, m, c.Have)
 	if err != nil {
 		return verdict{}, err
 	}
-	if w.Prior, err = a.prior(st, m, e.n); err != nil {
-		return verdict{}, err
+	if c.Have == (space.Head{}) {
+		w.IdentityLog = a.memberLogs(st, letterRoom(w))
 	}
 	if st.MayWrite(m.C, e.n) {
 		writer := ed25519.PublicKey(c.Writer)
@@ -255,6 +234,40 @@ func (a *actor) welcome(st *control.State, m control.Member, who identity.State,
 		return verdict{}, err
 	}
 	return verdict{Epoch: e.n, Welcome: sealed}, nil
+}
+
+// letter is what every welcome says, and the keys that go with it. Of a log
+// that it has no room for it holds the beginning: who comes with that head asks
+// for the rest.
+func (a *actor) letter(st *control.State, e *epoch, m control.Member, have space.Head) (seal.Welcome, seal.Keys, error) {
+	w := seal.Welcome{Head: st.Head, IssuerPub: e.iss.Public()}
+	own, others := a.out.addrs(a.sid)
+	w.Addrs = append(own, others...)
+	w.Addrs = w.Addrs[:min(len(w.Addrs), seal.MaxAddrs)]
+	keys, err := keysFor(e.keys, m.C, m.Level)
+	if err == nil {
+		w.Relays, err = a.relays(st)
+	}
+	if err == nil {
+		w.Prior, err = a.prior(st, m, e.n)
+	}
+	if err == nil {
+		w.CtlLog, err = a.entriesBetween(have, st.Head, letterRoom(w))
+	}
+	return w, keys, err
+}
+
+// letterRoom is how many bytes of logs a welcome still holds.
+func letterRoom(w seal.Welcome) int {
+	const (
+		prior = 160      // an epoch before, at most
+		rest  = 64 << 10 // addresses and all that is of a fixed size
+	)
+	room := seal.MaxWelcome - rest - prior*len(w.Prior)
+	for _, raw := range w.CtlLog {
+		room -= len(raw) + 8
+	}
+	return room
 }
 
 // classOf is the quota class of a member: who came in by the public door is
@@ -321,21 +334,29 @@ func (a *actor) numbered(n uint64) *epoch {
 	return nil
 }
 
-// entriesAfterHead are the entries behind a head of ours, or all of them.
-func (a *actor) entriesAfterHead(have space.Head, room int) ([][]byte, error) {
+// entriesBetween are the entries behind one head of ours up to another, from
+// the first if we know no such head; as many as there is room for.
+func (a *actor) entriesBetween(have, until space.Head, room int) ([][]byte, error) {
+	from := uint64(0) // where they begin
 	if have != (space.Head{}) {
 		raw, ok, err := a.rawControl(have.Seq)
 		if err != nil {
 			return nil, err
 		}
 		if ok && sha256.Sum256(raw) == have.Hash {
-			return a.entriesAfter(have.Seq, room)
+			from = have.Seq + 1
 		}
 	}
 	out := [][]byte{}
 	for row, err := range a.store.Control() {
 		if err != nil {
 			return nil, err
+		}
+		if row.Seq < from {
+			continue
+		}
+		if room -= len(row.Raw) + 8; row.Seq > until.Seq || room < 0 || len(out) == seal.MaxControlLog {
+			break
 		}
 		out = append(out, row.Raw)
 	}
@@ -361,24 +382,4 @@ func (a *actor) memberLogs(st *control.State, room int) [][]byte {
 		out = append(out, log...)
 	}
 	return out
-}
-
-// welcomeRoom is what a welcome holds of logs; the rest is for all else in it.
-const welcomeRoom = seal.MaxWelcome - 64<<10
-
-// roomToWelcome refuses to admit anybody whom the welcome could not be sent
-// to: a control log that long has to travel in another way.
-func (a *actor) roomToWelcome(have space.Head) error {
-	log, err := a.entriesAfterHead(have, seal.MaxWelcome)
-	if err != nil {
-		return err
-	}
-	size := 0
-	for _, raw := range log {
-		size += len(raw)
-	}
-	if size > welcomeRoom {
-		return fmt.Errorf("admit to %s: a control log of %d bytes: %w", a.id, size, space.ErrTooLarge)
-	}
-	return nil
 }

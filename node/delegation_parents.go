@@ -215,35 +215,31 @@ func (n *Node) askWelcomeSent(ctx context.Context, p peer.AddrInfo, child, paren
 	if b.writer, err = seal.NewWriterKey(rand.Reader); err != nil {
 		return nil, none, err
 	}
-	body := welcomeBody{Writer: b.writer.Public(), Voucher: v}
 	if from != nil {
 		b.base, b.topics, b.opened = from.known()
-		body.Have = b.base.Head
 	}
 	puk := n.self.ownPUK()
-	got, err := n.consult(ctx, p, askWelcome, parent, body)
-	if err != nil {
-		return nil, none, err
-	}
-	var ans welcomeAnswer
-	if err := space.Unmarshal(got.body, &ans); err != nil {
-		return nil, none, err
-	}
-	b.x = seal.WelcomeContext{
-		SpaceID: parent, Epoch: ans.Epoch, Keeper: got.by, C: n.self.c, Nonce: got.nonce, PUKGen: puk.Gen(),
-	}
-	w, err := seal.OpenWelcome(puk, b.x, ans.Welcome)
-	if err != nil {
-		return nil, none, err
-	}
-	j, err := b.believe(w)
-	return j, w, err
+	return b.gather(func() (seal.Welcome, error) {
+		body := welcomeBody{Writer: b.writer.Public(), Voucher: v, Have: b.have()}
+		got, err := n.consult(ctx, p, askWelcome, parent, body)
+		if err != nil {
+			return none, err
+		}
+		var ans welcomeAnswer
+		if err := space.Unmarshal(got.body, &ans); err != nil {
+			return none, err
+		}
+		b.x = seal.WelcomeContext{
+			SpaceID: parent, Epoch: ans.Epoch, Keeper: got.by, C: n.self.c, Nonce: got.nonce, PUKGen: puk.Gen(),
+		}
+		return seal.OpenWelcome(puk, b.x, ans.Welcome)
+	})
 }
 
 // member reports whether the log that a welcome brought has a place for us:
 // in its roster, or by the child that sends us. writes says whether the
 // welcome must bring a certificate.
-func (b belief) member(st *control.State) (in, writes bool) {
+func (b *belief) member(st *control.State) (in, writes bool) {
 	if b.via == ([32]byte{}) {
 		_, in = st.Member(b.self.c)
 		return in, st.MayWrite(b.self.c, st.Epoch)

@@ -296,24 +296,11 @@ func (n *Node) welcomeSent(a *actor, q question, who identity.State, nonce [32]b
 	if err != nil {
 		return welcomeAnswer{}, err
 	}
-	if err := a.roomToWelcome(b.Have); err != nil {
-		return welcomeAnswer{}, err
-	}
 	n.learn(who.C, who.Head, q.Log)
 	// Whom the roster does not name is a member since now.
 	m := control.Member{C: who.C, DID: who.DID, Level: level, ILHead: who.Head, Epoch: e.n}
-	w := seal.Welcome{Head: st.Head, IssuerPub: e.iss.Public()}
-	own, others := a.out.addrs(a.sid)
-	w.Addrs = append(own, others...)
-	w.Addrs = w.Addrs[:min(len(w.Addrs), seal.MaxAddrs)]
-	if w.CtlLog, err = a.entriesAfterHead(b.Have, welcomeRoom); err != nil {
-		return welcomeAnswer{}, err
-	}
-	keys, err := keysFor(e.keys, m.C, m.Level)
+	w, keys, err := a.letter(st, e, m, b.Have)
 	if err != nil {
-		return welcomeAnswer{}, err
-	}
-	if w.Prior, err = a.prior(st, m, e.n); err != nil {
 		return welcomeAnswer{}, err
 	}
 	if level == space.LevelWrite && st.MayWriteVia(via, e.n) {

@@ -192,7 +192,7 @@ func (j *joined) rosterHead(c identity.Commitment) ([32]byte, bool) {
 	return m.ILHead, ok
 }
 
-// belief is what a welcome is held against.
+// belief is what welcomes are held against.
 type belief struct {
 	self   *self
 	x      seal.WelcomeContext
@@ -203,46 +203,87 @@ type belief struct {
 	writer seal.WriterKey
 	via    [32]byte    // the child space that sends us; zero: the roster names us
 	level  space.Level // what that child says of us
+
+	entries []*control.Entry // that welcomes brought
+	seen    bool             // head is one of them
 }
 
-// believe replays the log a welcome carries and takes nothing from the keeper
-// that the log does not say: the space, that the link's head is in it, that
-// the keeper may admit, the group keys' commitments, and that we are in.
-func (b belief) believe(w seal.Welcome) (*joined, error) {
-	j := &joined{state: b.base, keeper: b.x.Keeper, named: b.head != nil}
+// maxWelcomes bounds how many welcomes a control log comes in: 128 MiB of it.
+const maxWelcomes = 64
+
+// gather asks until the log is as long as the keeper says, mostly once, and
+// believes the last welcome. ask asks for what is behind base, and sets x.
+func (b *belief) gather(ask func() (seal.Welcome, error)) (*joined, seal.Welcome, error) {
+	var logs [][]byte
+	for range maxWelcomes {
+		w, err := ask()
+		if err != nil {
+			return nil, w, err
+		}
+		logs = append(logs, w.IdentityLog...)
+		had := len(b.entries)
+		if err := b.follow(w); err != nil {
+			return nil, w, err
+		}
+		if b.base != nil && b.base.Head.Seq >= w.Head.Seq {
+			w.IdentityLog = logs
+			j, err := b.believe(w)
+			return j, w, err
+		}
+		if len(b.entries) == had {
+			return nil, w, fmt.Errorf("welcome: a log that ends before its head: %w", space.ErrForged)
+		}
+	}
+	return nil, seal.Welcome{}, fmt.Errorf("welcome: a control log beyond %d welcomes: %w", maxWelcomes, space.ErrTooLarge)
+}
+
+// have is the head of what of the log is held.
+func (b *belief) have() space.Head {
+	if b.base == nil {
+		return space.Head{}
+	}
+	return b.base.Head
+}
+
+// follow replays the log that a welcome carries.
+func (b *belief) follow(w seal.Welcome) error {
 	keys := map[uint64]seal.ControlKey{b.x.Epoch: w.Control()}
 	for _, p := range w.Prior {
 		keys[p.Epoch] = p.Control
 	}
-	seen := b.head == nil
 	for _, raw := range w.CtlLog {
 		e, err := control.Parse(raw)
-		if err == nil && j.state != nil {
-			err = e.Open(bytesOf(keys[j.state.Epoch]))
+		if err == nil && b.base != nil {
+			err = e.Open(bytesOf(keys[b.base.Epoch]))
 		} else if err == nil {
 			err = e.Open(nil)
 		}
 		var next *control.State
 		if err == nil {
-			next, err = control.Apply(j.state, e)
+			next, err = control.Apply(b.base, e)
 		}
 		if isStale(err) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("welcome: %w", err)
+			return fmt.Errorf("welcome: %w", err)
 		}
-		j.state, j.entries = next, append(j.entries, e)
-		seen = seen || e.Hash() == *b.head
+		b.base, b.entries = next, append(b.entries, e)
+		b.seen = b.seen || b.head != nil && e.Hash() == *b.head
 	}
-	if j.state == nil {
-		return nil, fmt.Errorf("welcome: no log: %w", space.ErrForged)
-	}
+	return nil
+}
+
+// believe takes nothing from the keeper that the log does not say: the space,
+// that the link's head is in it, that the keeper may admit, the group keys'
+// commitments, and that we are in.
+func (b *belief) believe(w seal.Welcome) (*joined, error) {
+	j := &joined{state: b.base, keeper: b.x.Keeper, entries: b.entries, named: b.head != nil}
 	_, caps, _ := j.state.DeviceCaps(b.x.Keeper)
 	switch {
 	case j.state.SpaceID != b.x.SpaceID:
 		return nil, fmt.Errorf("welcome: another space: %w", space.ErrForged)
-	case !seen:
+	case b.head != nil && !b.seen:
 		return nil, fmt.Errorf("welcome: the log does not contain the link's head: %w", space.ErrForged)
 	case caps&control.CapAdmit == 0:
 		return nil, fmt.Errorf("welcome: the keeper is not one of the space: %w", space.ErrForged)
@@ -253,7 +294,7 @@ func (b belief) believe(w seal.Welcome) (*joined, error) {
 }
 
 // takeKeys checks each epoch's keys against the log.
-func (b belief) takeKeys(j *joined, w seal.Welcome) error {
+func (b *belief) takeKeys(j *joined, w seal.Welcome) error {
 	in, writes := b.member(j.state)
 	if !in {
 		return fmt.Errorf("welcome: %w", space.ErrNotMember)
@@ -299,7 +340,7 @@ func (b belief) takeKeys(j *joined, w seal.Welcome) error {
 
 // issuers are the topics of the epochs: as they are known already, and as the
 // entries of the welcome name them under the keys that came with it.
-func (b belief) issuers(j *joined, keys seal.Keys, w seal.Welcome) (map[uint64]envelope.TopicID, error) {
+func (b *belief) issuers(j *joined, keys seal.Keys, w seal.Welcome) (map[uint64]envelope.TopicID, error) {
 	out := map[uint64]envelope.TopicID{}
 	for n, id := range b.topics {
 		out[n] = id

@@ -212,45 +212,58 @@ func (r heard) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// askWelcome runs the join protocol with a keeper and checks its answer.
+// askWelcome runs the join protocol with a keeper, again while its log is
+// longer than a welcome, and checks its answers.
 func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (*joined, seal.Welcome, error) {
 	var none seal.Welcome
-	ctx, cancel := context.WithTimeout(ctx, joinDeadline)
+	dialCtx, cancel := context.WithTimeout(ctx, joinDeadline)
 	defer cancel()
-	if err := n.redial.try(ctx, keeper); err != nil {
-		return nil, none, err
-	}
-	s, err := n.host.NewStream(overCircuit(ctx, "join"), keeper.ID, joinProtocol)
-	if err != nil {
-		return nil, none, fmt.Errorf("join: %w", err)
-	}
-	defer s.Close()
-	if err := s.SetDeadline(time.Now().Add(joinDeadline)); err != nil {
+	if err := n.redial.try(dialCtx, keeper); err != nil {
 		return nil, none, err
 	}
 	b := belief{self: n.self, head: q.head}
+	var err error
 	if b.writer, err = seal.NewWriterKey(rand.Reader); err != nil {
 		return nil, none, err
+	}
+	if q.from != nil {
+		b.base, b.topics, b.opened = q.from.known()
 	}
 	dev := n.self.device.ID()
 	c := claim{
 		Ver: claimVersion, Space: q.space[:], Invite: q.invite, C: n.self.c[:], Log: n.self.ownLog(), Device: dev[:],
 		Writer: b.writer.Public(),
 	}
-	if q.from != nil {
-		b.base, b.topics, b.opened = q.from.known()
-		c.Have = b.base.Head
+	return b.gather(func() (seal.Welcome, error) {
+		c.Have = b.have()
+		if len(b.entries) > 0 { // it let us in already
+			c.Invite, q.link = []byte{}, nil
+		}
+		var w seal.Welcome
+		w, b.x, err = n.askOnce(ctx, keeper.ID, c, q.link)
+		return w, err
+	})
+}
+
+// askOnce runs the join protocol once.
+func (n *Node) askOnce(ctx context.Context, keeper peer.ID, c claim, link *control.Link) (w seal.Welcome, x seal.WelcomeContext, err error) {
+	ctx, cancel := context.WithTimeout(ctx, joinDeadline)
+	defer cancel()
+	s, err := n.host.NewStream(overCircuit(ctx, "join"), keeper, joinProtocol)
+	if err != nil {
+		return w, x, fmt.Errorf("join: %w", err)
 	}
-	var w seal.Welcome
+	defer s.Close()
+	if err := s.SetDeadline(time.Now().Add(joinDeadline)); err != nil {
+		return w, x, err
+	}
 	silent := time.AfterFunc(joinSilence, func() { s.Conn().Close() })
-	w, b.x, err = askKeeper(heard{s, func() { silent.Stop() }}, n.self, c, q.link)
+	w, x, err = askKeeper(heard{s, func() { silent.Stop() }}, n.self, c, link)
 	silent.Stop()
 	if err != nil {
 		s.Reset()
-		return nil, none, err
 	}
-	j, err := b.believe(w)
-	return j, w, err
+	return w, x, err
 }
 
 // known is what is held of a space's log, the topics of its epochs, and the
