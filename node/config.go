@@ -12,6 +12,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/relay"
 )
 
 // Config says how a node runs. Only Home is required: the zero value of
@@ -36,6 +37,10 @@ type Config struct {
 	// for the spaces that made its owner a keeper. What it may do there, their
 	// logs say.
 	Keeper bool
+	// Relay makes the node a relay as well: a role with hosts and a store of its
+	// own, that sees nothing of what the node does. Empty Dir and Listen are a
+	// place in Home and a port drawn once. nil: no relay.
+	Relay *relay.Config
 	// NoMDNS turns off looking for nodes on the local network.
 	NoMDNS bool
 	// Passphrase unlocks the key file; nil where it is not protected.

@@ -100,7 +100,7 @@ func (m Machine) host() (host.Host, crypto.PrivKey, error) {
 		if err := makeHome(m.Home); err != nil {
 			return nil, nil, err
 		}
-		if listen, err = keptListen(m.Home); err != nil {
+		if listen, err = keptListen(m.Home, portFile); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -59,10 +59,10 @@ func newHost(key crypto.PrivKey, listen []string, told func([]multiaddr.Multiadd
 const portFile = "listen.port"
 
 // keptListen answers the addresses to listen on when none are configured:
-// every interface on the port that HOME keeps. A port that somebody else took
+// every interface on the port that a file in HOME keeps. A port that somebody else took
 // meanwhile is replaced by a new one: peers learn it from hellos.
-func keptListen(home string) ([]string, error) {
-	name := filepath.Join(home, portFile)
+func keptListen(home, file string) ([]string, error) {
+	name := filepath.Join(home, file)
 	port := 0
 	if b, err := os.ReadFile(name); err == nil {
 		port, _ = strconv.Atoi(strings.TrimSpace(string(b)))

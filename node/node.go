@@ -22,6 +22,7 @@ import (
 	"github.com/kithnet/kith/gossip"
 	"github.com/kithnet/kith/internal/keyfile"
 	"github.com/kithnet/kith/internal/store"
+	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
@@ -46,7 +47,8 @@ type Node struct {
 	talks    talks
 	redial   *redialer
 	relays   *ownRelays
-	outside  *reach // how others get here
+	relay    *relay.Relay // the relay role; nil: none
+	outside  *reach       // how others get here
 	mender   *mender
 	stats    stats
 	api      net.Listener // nil without Config.HTTP
@@ -129,7 +131,7 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	listen := cfg.Listen
 	if len(listen) == 0 {
-		if listen, err = keptListen(cfg.Home); err != nil {
+		if listen, err = keptListen(cfg.Home, portFile); err != nil {
 			return nil, err
 		}
 	}
@@ -154,6 +156,9 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.onIdentity(func(identity.Commitment, identity.State, identity.State) { n.auditNow() })
+	if err := n.startRelay(); err != nil {
+		return nil, err
+	}
 	n.serve()
 	return n, nil
 }
@@ -260,7 +265,7 @@ func (n *Node) Close() error {
 		<-r.ended
 		n.deafen(r)
 	}
-	var errs []error
+	errs := []error{n.stopRelay()}
 	if n.mesh != nil {
 		errs = append(errs, n.mesh.Close())
 	}

@@ -20,6 +20,7 @@ type Ready struct {
 	DID       space.DID `json:"did"`
 	PeerID    string    `json:"peerId"`
 	Listen    []string  `json:"listen"`
+	Relay     []string  `json:"relay,omitempty"` // addresses of the relay role
 	HTTP      string    `json:"http"`
 	TokenFile string    `json:"tokenFile"`
 	Roles     []string  `json:"roles"`
@@ -51,6 +52,9 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 	if n.cfg.Keeper {
 		r.Roles = append(r.Roles, "keeper")
 	}
+	if r.Relay = n.relayAddrs(); r.Relay != nil {
+		r.Roles = append(r.Roles, "relay")
+	}
 	if n.api == nil {
 		ready(r)
 		<-ctx.Done()
@@ -68,6 +72,7 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 	srv := &xrpc.Server{
 		Spaces: n, Records: n, Repos: n, Node: n, Devices: n, Backups: n, Snapshots: n,
 		Roster: n, Invites: n, Approvals: n, Keys: n, Keepers: n, Admin: n, Transfers: n, Exits: n, Delegations: n,
+		Relay:  n.relayAPI(),
 		Access: n, Tokens: n, Settings: n,
 		Owner: n.self.did, Token: token, Origins: n.cfg.Origins, Version: n.cfg.Version, Healthy: n.healthy, Log: n.log,
 	}
@@ -80,7 +85,7 @@ func (n *Node) healthy(context.Context) error {
 	if err := n.store.Err(); err != nil {
 		return fmt.Errorf("the store does not take writes: %w", err)
 	}
-	return nil
+	return n.relayHealthy(context.Background())
 }
 
 // ReadAddr is the API address of the node that runs in home.

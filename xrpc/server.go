@@ -58,6 +58,10 @@ type Server struct {
 	Backups     Backups
 	Snapshots   Snapshots
 
+	// Relay answers dev.kith.relay.*, by credentials of its own; nil: this node
+	// is no relay.
+	Relay http.Handler
+
 	Access Access // nil: nobody but the owner belongs anywhere
 	Tokens Tokens // nil: there is the owner's token alone
 
@@ -169,6 +173,10 @@ func (c *call) serve(nsid string) error {
 	c.d = dialectOf(nsid, "", c.standard)
 	if nsid == "_health" {
 		return c.health()
+	}
+	if c.s.Relay != nil && strings.HasPrefix(nsid, "dev.kith.relay.") {
+		c.s.Relay.ServeHTTP(c.w, c.r)
+		return nil
 	}
 	if ofSpaces(nsid) && !c.s.spacesOn() {
 		return errFeature

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kithnet/kith/node"
+	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -20,7 +21,8 @@ type runCmd struct {
 	NoMDNS         bool     `help:"Do not look for nodes on the local network." name:"no-mdns"`
 	PassphraseFile string   `help:"File with the passphrase of the keys." placeholder:"FILE"`
 	Origin         []string `help:"Web origin under which the API is reached from elsewhere, again for more." placeholder:"URL" sep:"none"`
-	Relay          bool     `help:"Carry sealed envelopes for others (not built yet)."`
+	Relay          bool     `help:"Carry sealed envelopes for others, as kith-relay does."`
+	RelayListen    []string `help:"Address for that role to listen on, again for more. Standard: a port drawn once." placeholder:"MADDR" sep:"none"`
 	Keeper         bool     `help:"Stay up for the spaces that made this member a keeper."`
 }
 
@@ -30,18 +32,19 @@ func (c *runCmd) Run(a *app) error {
 	if err := a.hereOnly(); err != nil {
 		return err
 	}
-	if c.Relay {
-		return notBuilt("--relay")
-	}
 	log := a.logger()
 	pass, err := c.identity(a, log)
 	if err != nil {
 		return err
 	}
-	n, err := node.New(node.Config{
+	cfg := node.Config{
 		Home: a.Home, Listen: c.Listen, Announce: c.Announce, HTTP: c.HTTP, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Keeper: c.Keeper,
 		Passphrase: pass, Log: log, Version: baseVersion, Settings: a.settings(), Origins: c.Origin,
-	})
+	}
+	if c.Relay {
+		cfg.Relay = &relay.Config{Listen: c.RelayListen}
+	}
+	n, err := node.New(cfg)
 	if err != nil {
 		return err
 	}
