@@ -14,6 +14,7 @@ type Op struct {
 	Path  Path
 	Prev  CID
 	Value Record
+	Blobs []Blob // to which Value refers; how others open them
 }
 
 // Head is the end of a control log.
@@ -46,7 +47,8 @@ type Statement struct {
 // one revision. It stands in the entry as the DRISL array
 //
 //	[rev, ops] or [rev, ops, stmt]
-//	op   = [collection, rkey, prev | null, value | null]
+//	op   = [collection, rkey, prev | null, value | null] or
+//	       [collection, rkey, prev | null, value, [blob, ...]]
 //	stmt = [count, hash, ikm, sig, [count, digest], [term, seq, hash]]
 //
 // value being the record itself, not its bytes. A path may stand in it twice:
@@ -72,6 +74,9 @@ func (b Batch) Encode() ([]byte, error) {
 			return nil, fmt.Errorf("encode batch: op %d: %w", i, err)
 		}
 		size += len(op.Path.Collection) + len(op.Path.Key) + CIDSize + len(op.Value) + 16
+		for j := range op.Blobs {
+			size += 256 + 32*len(op.Blobs[j].Parts)
+		}
 	}
 	out := make([]byte, 0, size)
 	n := uint64(2)
@@ -102,6 +107,14 @@ func (op *Op) check() error {
 	if _, err := parseRecordKey("rkey", string(op.Path.Key)); err != nil {
 		return err
 	}
+	if len(op.Blobs) > maxBlobs || len(op.Blobs) > 0 && op.Value == nil {
+		return fmt.Errorf("%d blobs: %w", len(op.Blobs), ErrTooLarge)
+	}
+	for i := range op.Blobs {
+		if err := op.Blobs[i].check(); err != nil {
+			return err
+		}
+	}
 	if op.Value == nil {
 		return nil
 	}
@@ -109,14 +122,25 @@ func (op *Op) check() error {
 }
 
 func (op *Op) append(b []byte) []byte {
-	b = appendHead(b, majorArray, 4)
+	parts := uint64(4)
+	if len(op.Blobs) > 0 {
+		parts = 5
+	}
+	b = appendHead(b, majorArray, parts)
 	b = appendText(b, string(op.Path.Collection))
 	b = appendText(b, string(op.Path.Key))
 	b = appendCID(b, op.Prev)
 	if op.Value == nil {
 		return append(b, simpleNull)
 	}
-	return append(b, op.Value...)
+	b = append(b, op.Value...)
+	if len(op.Blobs) > 0 {
+		b = appendHead(b, majorArray, uint64(len(op.Blobs)))
+		for i := range op.Blobs {
+			b = op.Blobs[i].append(b)
+		}
+	}
+	return b
 }
 
 // check keeps the counts in the range of DRISL's integers.
@@ -259,7 +283,10 @@ func (r *batchReader) batch() (b Batch) {
 }
 
 func (r *batchReader) op(op *Op) {
-	r.array(4, "an op of 4 parts")
+	parts := r.expect(majorArray, "an op")
+	if r.err == nil && parts != 4 && parts != 5 {
+		r.fail(r.c.errorf(ErrMalformed, "an op has 4 or 5 parts, not %d", parts))
+	}
 	collection := r.text(MaxNSID, "a collection")
 	key := r.text(MaxRecordKey, "an rkey")
 	if r.err != nil {
@@ -275,6 +302,22 @@ func (r *batchReader) op(op *Op) {
 	}
 	if !r.null() {
 		op.Value = r.record()
+	}
+	if parts == 5 {
+		r.blobs(op)
+	}
+}
+
+func (r *batchReader) blobs(op *Op) {
+	n := r.expect(majorArray, "blobs")
+	if r.err == nil && (n == 0 || n > maxBlobs || op.Value == nil) {
+		r.fail(r.c.errorf(ErrMalformed, "%d blobs of an op", n))
+	}
+	for range n {
+		if r.err != nil {
+			return
+		}
+		op.Blobs = append(op.Blobs, r.blob())
 	}
 }
 

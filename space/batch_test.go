@@ -26,11 +26,23 @@ func someBatch(t testing.TB) Batch {
 	}
 }
 
+// withBlobs is a batch of which one record refers to blobs.
+func withBlobs(t testing.TB) Batch {
+	b := someBatch(t)
+	cid := SumRaw([]byte("bytes"))
+	b.Ops[0].Value = record(t, `{"$type":"com.example.note","blob":{"$type":"blob","ref":{"$link":"`+cid.String()+`"},"mimeType":"text/plain","size":5}}`)
+	b.Ops[0].Blobs = []Blob{
+		{CID: cid, Size: 5, Type: "text/plain", Key: [32]byte{6}, Parts: [][32]byte{{7}}},
+		{CID: SumRaw([]byte("more")), Size: BlobPart + 1, Type: "image/png", Key: [32]byte{8}, Parts: [][32]byte{{9}, {10}}},
+	}
+	return b
+}
+
 func TestBatch(t *testing.T) {
 	full := someBatch(t)
 	noStmt := full
 	noStmt.Stmt = nil
-	for name, want := range map[string]Batch{"full": full, "no statement": noStmt, "no ops": {Rev: 1, Stmt: full.Stmt}, "rev alone": {Rev: 1}} {
+	for name, want := range map[string]Batch{"full": full, "no statement": noStmt, "blobs": withBlobs(t), "no ops": {Rev: 1, Stmt: full.Stmt}, "rev alone": {Rev: 1}} {
 		b, err := want.Encode()
 		if err != nil {
 			t.Fatal(name, err)
@@ -192,6 +204,21 @@ func decodeBatchSlowly(b []byte) (Batch, error) {
 		Prev       CID
 		Value      cbor.RawMessage
 	}
+	type opBlobs struct {
+		_          struct{} `cbor:",toarray"`
+		Collection NSID
+		Key        RecordKey
+		Prev       CID
+		Value      cbor.RawMessage
+		Blobs      []struct {
+			_     struct{} `cbor:",toarray"`
+			CID   CID
+			Size  uint64
+			Type  string
+			Key   [32]byte
+			Parts []byte
+		}
+	}
 	type statement struct {
 		_     struct{} `cbor:",toarray"`
 		Count uint64
@@ -204,12 +231,12 @@ func decodeBatchSlowly(b []byte) (Batch, error) {
 	var w2 struct {
 		_   struct{} `cbor:",toarray"`
 		Rev TID
-		Ops []op
+		Ops []cbor.RawMessage
 	}
 	var w3 struct {
 		_    struct{} `cbor:",toarray"`
 		Rev  TID
-		Ops  []op
+		Ops  []cbor.RawMessage
 		Stmt statement
 	}
 	out := Batch{}
@@ -226,7 +253,40 @@ func decodeBatchSlowly(b []byte) (Batch, error) {
 	if out.Rev == 0 || w2.Ops == nil || len(w2.Ops) > MaxOps { // nil was null
 		return Batch{}, ErrMalformed
 	}
-	for _, o := range w2.Ops {
+	for _, raw := range w2.Ops {
+		var o op
+		var blobs []Blob
+		if len(raw) > 0 && raw[0] == 0x85 {
+			var with opBlobs
+			if err := UnmarshalDepth(raw, &with, MaxDepth+1); err != nil {
+				return Batch{}, err
+			}
+			o = op{Collection: with.Collection, Key: with.Key, Prev: with.Prev, Value: with.Value}
+			if len(with.Blobs) == 0 || len(with.Blobs) > maxBlobs || string(o.Value) == "\xf6" {
+				return Batch{}, ErrMalformed
+			}
+			for _, b := range with.Blobs {
+				blob := Blob{CID: b.CID, Size: b.Size, Type: b.Type, Key: b.Key}
+				if len(b.Parts)%32 != 0 || b.CID.IsZero() {
+					return Batch{}, ErrMalformed
+				}
+				for part := range slices.Chunk(b.Parts, 32) {
+					blob.Parts = append(blob.Parts, [32]byte(part))
+				}
+				if err := blob.check(); err != nil {
+					return Batch{}, err
+				}
+				blobs = append(blobs, blob)
+			}
+		} else if err := UnmarshalDepth(raw, &o, MaxDepth+1); err != nil {
+			return Batch{}, err
+		}
+		if _, err := ParseNSID(string(o.Collection)); err != nil {
+			return Batch{}, err
+		}
+		if _, err := ParseRecordKey(string(o.Key)); err != nil {
+			return Batch{}, err
+		}
 		var value Record
 		if string(o.Value) != "\xf6" {
 			var err error
@@ -234,7 +294,7 @@ func decodeBatchSlowly(b []byte) (Batch, error) {
 				return Batch{}, err
 			}
 		}
-		out.Ops = append(out.Ops, Op{Path{o.Collection, o.Key}, o.Prev, value})
+		out.Ops = append(out.Ops, Op{Path{o.Collection, o.Key}, o.Prev, value, blobs})
 	}
 	return out, nil
 }
@@ -258,11 +318,13 @@ func checkDecodeBatch(b []byte) error {
 }
 
 func FuzzDecodeBatch(f *testing.F) {
-	b, err := someBatch(f).Encode()
-	if err != nil {
-		f.Fatal(err)
+	for _, batch := range []Batch{someBatch(f), withBlobs(f)} {
+		b, err := batch.Encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
 	}
-	f.Add(b)
 	f.Add([]byte("\x82\x01\x81\x84\x65a.b.c\x61d\xf6\xa0"))
 	f.Add([]byte("\x82\x01\x80"))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -45,6 +45,7 @@ type checker struct {
 	off      int
 	maxDepth int
 	record   bool
+	linked   func(CID) // told of every link, unless nil
 }
 
 func (c *checker) whole() error {
@@ -231,6 +232,9 @@ func (c *checker) link(tag uint64) error {
 	}
 	if string(c.b[start:start+len(cidHead)]) != cidHead || checkCID(b[len(cidHead)-2:]) != nil {
 		return c.errorf(ErrMalformed, "tag 42 does not hold a CID")
+	}
+	if c.linked != nil {
+		c.linked(CID{[CIDSize]byte(b[len(cidHead)-2:])})
 	}
 	return nil
 }

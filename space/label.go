@@ -51,6 +51,7 @@ const (
 	LabelFetch       Label = "fetch"         // KDF: group key -> fetch key
 	LabelDelegate    Label = "delegate"      // KDF: group key -> KEM key parents wrap to
 	LabelObject      Label = "object"        // KDF: control key -> key of sealed objects
+	LabelBlob        Label = "blob"          // KDF: key of a blob -> key of its parts
 	LabelTopic       Label = "topic"         // Hash: issuer key -> topic id
 	LabelWriterCert  Label = "wcert"         // Sign: issuer certifies a writer key
 	LabelChain       Label = "chain"         // Sign: writer key links a chain key
