@@ -30,6 +30,7 @@ import (
 //	identity.json   who this is, for people and scripts; nothing secret
 //	api.token       the owner's token for the HTTP API, mode 0600
 //	api.addr        where the API listens while the node runs
+//	lexicons/       documents that records of their collections are held to, if the owner put any there
 //	listen.port     the port drawn for other nodes, see keptListen
 //	recovery-words  only after a first start without init; wiped by id words --confirm
 //	init.unfinished only while init runs, or after it was killed
@@ -39,6 +40,7 @@ const (
 	tokenFile    = "api.token"
 	addrFile     = "api.addr"
 	wordsFile    = "recovery-words"
+	lexiconsDir  = "lexicons"
 
 	// While this stands beside keys, nobody was ever told that they are there.
 	unfinishedFile = "init.unfinished"

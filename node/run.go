@@ -12,6 +12,7 @@ import (
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/xrpc"
+	"github.com/kithnet/kith/xrpc/lexicon"
 )
 
 // Ready is what a node says once it takes requests.
@@ -69,15 +70,33 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 		return errors.Join(err, n.Close())
 	}
 	defer os.Remove(filepath.Join(n.cfg.Home, addrFile))
+	lexicons, err := readLexicons(n.cfg.Home)
+	if err != nil {
+		return errors.Join(err, n.Close())
+	}
 	srv := &xrpc.Server{
 		Spaces: n, Records: n, Repos: n, Node: n, Devices: n, Backups: n, Snapshots: n,
 		Roster: n, Invites: n, Approvals: n, Keys: n, Keepers: n, Admin: n, Transfers: n, Exits: n, Delegations: n,
 		Relay:  n.relayAPI(),
-		Access: n, Tokens: n, Settings: n,
+		Access: n, Tokens: n, Settings: n, Lexicons: lexicons,
 		Owner: n.self.did, Token: token, Origins: n.cfg.Origins, Version: n.cfg.Version, Healthy: n.healthy, Log: n.log,
 	}
 	ready(r)
 	return errors.Join(srv.Serve(ctx, n.api), n.Close())
+}
+
+// readLexicons reads what the owner put into the folder lexicons of the home:
+// records of their collections are held to them. No folder, no lexicons.
+func readLexicons(home string) (*lexicon.Catalog, error) {
+	dir := filepath.Join(home, lexiconsDir)
+	if !exists(dir) {
+		return nil, nil
+	}
+	c, err := lexicon.Read(os.DirFS(dir))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", dir, err)
+	}
+	return c, nil
 }
 
 // healthy says why the node cannot serve.

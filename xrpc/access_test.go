@@ -352,3 +352,14 @@ func TestScopeText(t *testing.T) {
 		}
 	}
 }
+
+// askPath asks for a path outside /xrpc/ with the owner's token.
+func askPath(s *Server, verb, path, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(verb, "http://localhost/", strings.NewReader(body))
+	r.URL.Path = path
+	r.Header.Set("Authorization", "Bearer "+apiToken)
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w
+}

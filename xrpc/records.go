@@ -20,19 +20,53 @@ type recordAnswer struct {
 	Value  json.RawMessage `json:"value,omitempty"`
 }
 
-// validation reads the field validate. Nothing here knows lexicons: to demand
-// validation is an error, not to speak of it gives "unknown".
-func (c *call) validation() (string, error) {
+// validation is what a request wants of lexicons.
+type validation uint8
+
+const (
+	validateKnown validation = iota // hold records to the lexicons that are known
+	validateAll                     // and refuse those of which none is
+	validateNone
+)
+
+func (c *call) validation() (validation, error) {
 	v, given, err := c.body.boolean("validate")
 	switch {
 	case err != nil:
-		return "", err
+		return validateNone, err
 	case v:
-		return "", faultf(errRequest, "validate: this node knows no lexicons; leave it out or false")
+		return validateAll, nil
 	case given:
+		return validateNone, nil
+	}
+	return validateKnown, nil
+}
+
+// validate holds a write to the lexicon of its collection and answers the
+// validationStatus: "valid", "unknown", or "" where nobody asked.
+func (c *call) validate(v validation, w Write) (string, error) {
+	if v == validateNone || w.Value == nil {
 		return "", nil
 	}
-	return "unknown", nil
+	nsid := string(w.Path.Collection)
+	if c.s.Lexicons == nil || c.s.Lexicons.Kind(nsid) != "record" {
+		if v == validateAll {
+			return "", faultf(errRequest, "validate: this node knows no lexicon of %s; leave it out or false", nsid)
+		}
+		return "unknown", nil
+	}
+	text, err := w.Value.JSON()
+	if err != nil {
+		return "", faultf(errInternal, "record: %v", err)
+	}
+	var value any
+	if err := json.Unmarshal(text, &value); err != nil {
+		return "", faultf(errInternal, "record: %v", err)
+	}
+	if _, errs := c.s.Lexicons.Record(nsid, value); len(errs) > 0 {
+		return "", faultf(errRequest, "%v", errs[0])
+	}
+	return "valid", nil
 }
 
 // record reads the record of a write into collection.
@@ -119,23 +153,27 @@ func (c *call) change(o object, action Action, field string) (w Write, err error
 }
 
 // writeOne applies a single write.
-func (c *call) writeOne(read func() (Write, error)) (Written, error) {
+func (c *call) writeOne(v validation, read func() (Write, error)) (Written, string, error) {
 	id, err := c.spaceID()
 	if err != nil {
-		return Written{}, err
+		return Written{}, "", err
 	}
 	if err := c.ownRepo(); err != nil {
-		return Written{}, err
+		return Written{}, "", err
 	}
 	w, err := read()
 	if err != nil {
-		return Written{}, err
+		return Written{}, "", err
+	}
+	status, err := c.validate(v, w)
+	if err != nil {
+		return Written{}, "", err
 	}
 	out, err := c.s.Records.Write(c.ctx(), id, []Write{w}, WriteOptions{})
 	if err == nil && len(out.Records) != 1 {
 		err = faultf(errInternal, "write: %d results for one write", len(out.Records))
 	}
-	return out, err
+	return out, status, err
 }
 
 func createRecord(c *call) (any, error) {
@@ -147,11 +185,11 @@ func putRecord(c *call) (any, error) {
 }
 
 func (c *call) writeRecord(read func() (Write, error)) (any, error) {
-	status, err := c.validation()
+	v, err := c.validation()
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.writeOne(read)
+	out, status, err := c.writeOne(v, read)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +213,7 @@ type deleteAnswer struct {
 // deleteRecord of an absent record is an error in HappyView and fine in
 // atproto.
 func deleteRecord(c *call) (any, error) {
-	out, err := c.writeOne(func() (Write, error) {
+	out, _, err := c.writeOne(validateNone, func() (Write, error) {
 		w, err := c.change(c.body, ActionDelete, "")
 		w.IfExists = c.d == ATProto && w.Swap == nil
 		return w, err

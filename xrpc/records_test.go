@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/kithnet/kith/space"
 )
@@ -423,5 +424,48 @@ func TestOpsCursor(t *testing.T) {
 	}
 	if _, _, err := ParseOpsCursor("3jzfcijpj2z2a"); !errors.Is(err, ErrCursor) {
 		t.Errorf("bare rev: %v", err)
+	}
+}
+
+// Records are held to the lexicons that are known, unless the request says no.
+func TestValidate(t *testing.T) {
+	l := readLexicons(t, fstest.MapFS{"note.json": {Data: []byte(`{"lexicon":1,"id":"com.example.note","defs":{"main":{"type":"record",
+		"record":{"type":"object","required":["text"],"properties":{"text":{"type":"string"}}}}}}`)}})
+	for _, c := range []struct {
+		collection, validate, record string
+		status                       any // or the name of the error
+		err                          string
+	}{
+		{"com.example.note", "", `{"text":"x"}`, "valid", ""},
+		{"com.example.note", `"validate":true,`, `{"text":"x"}`, "valid", ""},
+		{"com.example.note", `"validate":false,`, `{"text":1}`, nil, ""},
+		{"com.example.note", `"validate":null,`, `{"text":1}`, nil, "text: must be a string"},
+		{"com.example.note", "", `{}`, nil, "record.text: is required"},
+		{"com.example.other", "", `{}`, "unknown", ""},
+		{"com.example.other", `"validate":true,`, `{}`, nil, "no lexicon of com.example.other"},
+	} {
+		for _, d := range both {
+			f := seeded(t)
+			s := newServer(f)
+			s.Lexicons = l
+			before := f.text()
+			for nsid, body := range map[string]string{
+				"com.atproto.space.createRecord": `"collection":"` + c.collection + `","record":` + c.record + `}`,
+				"com.atproto.space.applyWrites":  `"writes":[{"$type":"#create","collection":"` + c.collection + `","value":` + c.record + `}]}`,
+			} {
+				got := decoded(t, ask(s, post, nsid, `{"space":"`+d.spaceURI(home)+`",`+c.validate+body))
+				message, _ := got["message"].(string)
+				status := got["validationStatus"]
+				if nsid == "com.atproto.space.applyWrites" && c.err == "" {
+					status = at(got, "results.0.validationStatus")
+				}
+				if status != c.status || (c.err == "") != (message == "") || !strings.Contains(message, c.err) {
+					t.Errorf("%s %s%s: %v", nsid, c.validate, c.record, got)
+				}
+			}
+			if c.err != "" && f.text() != before {
+				t.Error("something was written")
+			}
+		}
 	}
 }

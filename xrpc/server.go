@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/xrpc/lexicon"
 )
 
 // The caps of a request.
@@ -66,6 +67,9 @@ type Server struct {
 	Tokens Tokens // nil: there is the owner's token alone
 
 	Settings Settings // nil: every setting is as it stands below
+
+	// Lexicons are those that records are held to; nil: none.
+	Lexicons *lexicon.Catalog
 
 	Owner   space.DID // writes go to this repo only
 	Token   string    // "" refuses every call but the health check
@@ -151,6 +155,9 @@ func (c *call) dispatch(path string) error {
 	}
 	if rest, ok := strings.CutPrefix(path, "/admin/"); ok {
 		return c.admin(rest)
+	}
+	if nsid, ok := strings.CutPrefix(path, "/lexicons/"); ok {
+		return c.lexicon(nsid)
 	}
 	if path == "/config" {
 		return c.config()

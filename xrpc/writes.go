@@ -36,7 +36,7 @@ func applyWrites(c *call) (any, error) {
 	if err := c.ownRepo(); err != nil {
 		return nil, err
 	}
-	status, err := c.validation()
+	v, err := c.validation()
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,12 @@ func applyWrites(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	status := make([]string, len(writes))
+	for i, w := range writes {
+		if status[i], err = c.validate(v, w); err != nil {
+			return nil, inWrite(i, err)
+		}
+	}
 	done := Written{}
 	if len(writes) > 0 || o.SwapCommit != nil {
 		if done, err = c.s.Records.Write(c.ctx(), id, writes, o); err != nil {
@@ -61,7 +67,7 @@ func applyWrites(c *call) (any, error) {
 	}
 	out := writesAnswer{make([]resultObject, len(writes)), c.caller.DID, revText(done.Rev)}
 	for i, w := range writes {
-		out.Results[i] = c.result(w.Action, done.Records[i], status)
+		out.Results[i] = c.result(w.Action, done.Records[i], status[i])
 	}
 	return out, nil
 }
