@@ -138,7 +138,7 @@ func (n *Node) Status(ctx context.Context) (xrpc.Status, error) {
 	s := xrpc.Status{
 		Version: n.cfg.Version, DID: n.self.did, PeerID: n.host.ID().String(), Home: n.cfg.Home,
 		Listen: fullAddrs(n.host), Peers: peers, Spaces: []xrpc.SpaceStatus{}, Warnings: n.warnings(),
-		Counters: n.stats.snapshot(n.mesh), Keeper: n.cfg.Keeper, Relay: n.relay != nil,
+		Counters: n.stats.snapshot(n.mesh), Keeper: n.cfg.Keeper, Relay: n.relay != nil, Metrics: n.meter.url(),
 	}
 	for _, r := range n.all() {
 		s.Spaces = append(s.Spaces, r.status())

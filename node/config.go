@@ -28,6 +28,9 @@ type Config struct {
 	Announce []string
 	// HTTP is the API's host:port; empty: no HTTP. Port 0 picks one.
 	HTTP string
+	// Metrics is the host:port, on loopback, of Prometheus metrics and profiles;
+	// empty: none. Port 0 picks one.
+	Metrics string
 	// Bootstrap are peers (multiaddr with /p2p) dialled at start and kept.
 	Bootstrap []string
 	// Origins are the web origins (scheme://host[:port]) that may call the API

@@ -52,6 +52,7 @@ type Node struct {
 	mender   *mender
 	stats    stats
 	api      net.Listener // nil without Config.HTTP
+	meter    *meter       // nil without Config.Metrics
 	persona
 	desk
 
@@ -129,6 +130,9 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.api, err = listenAPI(cfg.HTTP); err != nil {
 		return nil, err
 	}
+	if n.meter, err = openMetrics(cfg.Metrics); err != nil {
+		return nil, err
+	}
 	listen := cfg.Listen
 	if len(listen) == 0 {
 		if listen, err = keptListen(cfg.Home, portFile); err != nil {
@@ -136,7 +140,7 @@ func New(cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.outside = newReach(n.relays.all, parseAddrs(cfg.Announce), n.log)
-	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, cfg.Host); err != nil {
+	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, n.meter.measuring(cfg.Host)); err != nil {
 		return nil, err
 	}
 	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{}); err != nil {
@@ -189,6 +193,9 @@ func (n *Node) serve() {
 	n.wg.Go(n.tendParents)
 	n.wg.Go(func() { n.auditor(n.ctx) })
 	n.wg.Go(func() { n.refolder(n.ctx) })
+	if n.meter != nil {
+		n.wg.Go(func() { n.meter.serve(n) })
+	}
 	n.servePersona()
 	if !n.cfg.NoMDNS {
 		n.startMDNS()
@@ -241,6 +248,9 @@ func (n *Node) Close() error {
 	n.ending.Unlock()
 	if n.api != nil {
 		n.api.Close() // an error means that the server closed it
+	}
+	if n.meter != nil {
+		n.meter.listener.Close() // an error means that it is closed
 	}
 	if n.host != nil {
 		n.host.RemoveStreamHandler(syncProtocol)

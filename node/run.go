@@ -23,6 +23,7 @@ type Ready struct {
 	Listen    []string  `json:"listen"`
 	Relay     []string  `json:"relay,omitempty"` // addresses of the relay role
 	HTTP      string    `json:"http"`
+	Metrics   string    `json:"metrics,omitempty"`
 	TokenFile string    `json:"tokenFile"`
 	Roles     []string  `json:"roles"`
 }
@@ -48,6 +49,7 @@ func listenAPI(addr string) (net.Listener, error) {
 func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 	r := Ready{
 		Ready: true, DID: n.self.did, PeerID: n.host.ID().String(), Listen: fullAddrs(n.host),
+		Metrics:   n.meter.url(),
 		TokenFile: TokenFile(n.cfg.Home), Roles: []string{"member"},
 	}
 	if n.cfg.Keeper {

@@ -252,6 +252,7 @@ type Status struct {
 	PeerID   string            `json:"peerId"`
 	Home     string            `json:"home,omitempty"`
 	Listen   []string          `json:"listen"`
+	Metrics  string            `json:"metrics,omitempty"` // URL; none unless asked for
 	Peers    []Peer            `json:"peers"`
 	Spaces   []SpaceStatus     `json:"spaces"`
 	Relay    bool              `json:"relay"`
