@@ -53,6 +53,9 @@ func TestLateJoinOnTransports(t *testing.T) {
 				t.Fatalf("announced %v", p)
 			}
 			b.join(t, first)
+			if p := wait(t, b.joined); p != a.host.ID() {
+				t.Fatalf("announced %v", p)
+			}
 			if got := b.topic.Peers(); len(got) != 1 || got[0] != a.host.ID() {
 				t.Errorf("newcomer knows %v", got)
 			}

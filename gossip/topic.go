@@ -17,8 +17,9 @@ import (
 const (
 	// announceTime is how long a topic that is joined late waits to hear of
 	// the peers that are in it: they are grafted at once, not at the next
-	// heartbeat.
+	// heartbeat. maxEarly is how many own frames wait with it.
 	announceTime = 250 * time.Millisecond
+	maxEarly     = 256
 	// certifyTime is how long the verdict on a frame is put off for the
 	// certificate of its chain, and maxWaiting how many frames of a topic may
 	// wait so. A hello and the frame behind it are judged side by side; if the
@@ -40,8 +41,11 @@ type Topic struct {
 	pubsub *pubsub.Topic
 	events *pubsub.TopicEventHandler
 	cancel context.CancelFunc // ends the events' goroutine
-	relay  pubsub.RelayCancelFunc
 	once   sync.Once
+
+	mu    sync.Mutex             // guards what follows
+	relay pubsub.RelayCancelFunc // nil before the mesh is entered
+	early [][]byte               // own frames of that time
 }
 
 // open joins the topic in pubsub. Frames are handed over by the validator, so
@@ -67,12 +71,42 @@ func (t *Topic) open() (err error) {
 	if err != nil {
 		return err
 	}
-	t.await(ctx, late)
+	if len(late) == 0 {
+		err = t.enter(ctx)
+	}
+	if err == nil {
+		go t.follow(ctx, late)
+	}
+	return err
+}
+
+// enter takes a place in the mesh and says what was kept for it.
+func (t *Topic) enter(ctx context.Context) (err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if t.relay, err = t.pubsub.Relay(); err != nil {
 		return err
 	}
-	go t.watch(ctx)
+	for _, frame := range t.early {
+		_ = t.pubsub.Publish(ctx, frame) // reconciliation brings what gossip loses
+	}
+	t.early = nil
 	return nil
+}
+
+// follow passes on who takes part, to the end. Whoever joins late hears of the
+// others first; nobody waits for that.
+func (t *Topic) follow(ctx context.Context, late map[peer.ID]struct{}) {
+	if len(late) > 0 {
+		t.await(ctx, late)
+		if err := t.enter(ctx); err != nil {
+			return // closed meanwhile
+		}
+	}
+	t.watch(ctx)
 }
 
 // await passes on the peers of a topic joined late.
@@ -161,11 +195,23 @@ func (t *Topic) Publish(ctx context.Context, frame []byte) error {
 	if f.Topic() != t.id {
 		return fmt.Errorf("publish: %w: frame of another topic", space.ErrMalformed)
 	}
-	if err := t.pubsub.Publish(ctx, frame); err != nil {
-		return fmt.Errorf("publish: %w", err)
+	if !t.postpone(frame) {
+		if err := t.pubsub.Publish(ctx, frame); err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
 	}
 	t.mesh.Counters().Published.Add(1)
 	return nil
+}
+
+// postpone keeps a frame until the mesh is entered, if it is not yet.
+func (t *Topic) postpone(frame []byte) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.relay == nil && len(t.early) < maxEarly {
+		t.early = append(t.early, frame)
+	}
+	return t.relay == nil
 }
 
 // Close leaves the topic. It does not wait for a callback under way, so that
@@ -182,8 +228,11 @@ func (t *Topic) shut() error {
 	if t.events != nil {
 		t.events.Cancel()
 	}
-	if t.relay != nil {
-		t.relay()
+	t.mu.Lock() // enter may be under way
+	relay := t.relay
+	t.mu.Unlock()
+	if relay != nil {
+		relay()
 	}
 	_ = t.mesh.pubsub.UnregisterTopicValidator(t.name) // fails only if open did
 	err := t.pubsub.Close()
