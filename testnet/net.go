@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -29,8 +30,8 @@ type Link struct {
 	Mbps    int           // of each node's up- and downlink; 0 is 100
 }
 
-// never is the latency of a lost packet: longer than any test.
-const never = 24 * time.Hour
+// nowhere is where lost packets go: nobody has the address.
+var nowhere = &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 9}
 
 // Net is a number of nodes on one simulated network.
 type Net struct {
@@ -43,9 +44,13 @@ type Net struct {
 	mu    sync.Mutex // guards what follows: the network asks for every packet
 	rand  *rand.Rand
 	group map[string]int             // IP -> side of the partition; empty: none
+	mute  map[string]bool            // IPs that nothing comes from and nothing gets to
 	boxed map[string]map[string]bool // IP behind a NAT -> addresses it has sent to
 	walls map[[2]string]bool         // pairs of IPs between which nothing passes
 }
+
+// everywhere is the side of who reaches all sides.
+const everywhere = -1
 
 // Node is one node of a Net. Node is nil while it is stopped.
 type Node struct {
@@ -61,7 +66,7 @@ type Node struct {
 // loss and jitter. It ends with the test.
 func New(t *testing.T, n int, link Link, seed uint64, change ...func(*node.Config)) *Net {
 	t.Helper()
-	w := &Net{t: t, link: link, rand: rand.New(rand.NewPCG(seed, 0)), group: map[string]int{},
+	w := &Net{t: t, link: link, rand: rand.New(rand.NewPCG(seed, 0)), group: map[string]int{}, mute: map[string]bool{},
 		boxed: map[string]map[string]bool{}, walls: map[[2]string]bool{}}
 	w.sim = &simnet.Simnet{LatencyFunc: w.latency, Logger: slog.New(slog.DiscardHandler)}
 	w.sim.Start()
@@ -134,6 +139,7 @@ func (w *Net) Nodes() []*Node { return w.nodes }
 // Start runs a node that was stopped, on its home and address.
 func (n *Node) Start() {
 	n.net.t.Helper()
+	n.net.silence(n, false)
 	cfg := node.Config{Home: n.Home, NoMDNS: true}
 	cfg.Listen, cfg.Host = n.net.attach(n.ip)
 	if testing.Verbose() && os.Getenv("KITH_TEST_LOG") != "" {
@@ -159,6 +165,21 @@ func (n *Node) Stop() {
 	n.Node = nil
 }
 
+// Crash ends a node as SIGKILL does: what it has written to files stays,
+// nothing more is written, and nobody is told. Its connections are dead on the
+// other side for as long as nobody notices.
+func (n *Node) Crash() {
+	n.net.t.Helper()
+	n.net.silence(n, true)
+	synctest.Wait() // nobody is in the middle of a write
+	home := n.net.t.TempDir()
+	if err := os.CopyFS(home, os.DirFS(n.Home)); err != nil {
+		n.net.t.Fatal(err)
+	}
+	_ = n.Close() // of what nobody will ever read
+	n.Home, n.Node = home, nil
+}
+
 // Restart stops a node and starts it again with a changed configuration.
 func (n *Node) Restart(change ...func(*node.Config)) {
 	n.net.t.Helper()
@@ -180,14 +201,29 @@ func (w *Net) Partition(groups ...[]*Node) {
 	}
 }
 
+// bridge lets a node reach both sides of a partition.
+func (w *Net) bridge(n *Node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.group[n.ip.String()] = everywhere
+}
+
+// silence lets nothing through from and to a node, or everything again.
+func (w *Net) silence(n *Node, mute bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mute[n.ip.String()] = mute
+}
+
 // Heal restores every link.
 func (w *Net) Heal() { w.Partition() }
 
 func (w *Net) latency(p *simnet.Packet) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.side(p.From) != w.side(p.To) || w.stopped(p) || w.rand.Float64() < w.link.Loss {
-		return never
+	if !w.passes(hostOf(p.From), hostOf(p.To)) || w.stopped(p) || w.rand.Float64() < w.link.Loss {
+		p.To = nowhere // a latency longer than the test would keep it in memory
+		return 0
 	}
 	if w.link.Jitter == 0 {
 		return w.link.Latency
@@ -195,7 +231,11 @@ func (w *Net) latency(p *simnet.Packet) time.Duration {
 	return w.link.Latency + time.Duration(w.rand.Int64N(int64(w.link.Jitter)))
 }
 
-func (w *Net) side(a net.Addr) int { return w.group[hostOf(a)] }
+// passes reports whether there is a way from one address to another. mu is held.
+func (w *Net) passes(from, to string) bool {
+	a, b := w.group[from], w.group[to]
+	return !w.mute[from] && !w.mute[to] && (a == b || a == everywhere || b == everywhere)
+}
 
 // hostOf is the IP of an address of the network.
 func hostOf(a net.Addr) string {
@@ -238,14 +278,22 @@ const collection = "com.example.forum.post"
 
 // Put writes one record of n's owner.
 func (n *Node) Put(id space.ID, key, text string) error {
+	_, err := n.put(id, key, text)
+	return err
+}
+
+func (n *Node) put(id space.ID, key, text string) (xrpc.RecordRef, error) {
 	rec, err := space.RecordFromJSON(fmt.Appendf(nil, `{"$type":%q,"text":%q}`, collection, text))
 	if err != nil {
-		return err
+		return xrpc.RecordRef{}, err
 	}
-	_, err = n.Write(context.Background(), id, []xrpc.Write{{
+	w, err := n.Write(context.Background(), id, []xrpc.Write{{
 		Action: xrpc.ActionPut, Path: space.Path{Collection: collection, Key: space.RecordKey(key)}, Value: rec,
 	}}, xrpc.WriteOptions{})
-	return err
+	if err != nil {
+		return xrpc.RecordRef{}, err
+	}
+	return w.Records[0], nil
 }
 
 // Has is nil when n can read the record that any author put under key.
