@@ -190,7 +190,7 @@ func (t *topic) pieces(from uint64, limit int) (out []piece, next uint64, err er
 
 // framesOf are those of one arrival. Of a chain that was cut back it may have
 // less, or nothing.
-func (t *topic) framesOf(a arrival) (out [][]byte) {
+func (t *topic) framesOf(a arrival) [][]byte {
 	c, ok := t.Chain(envelope.ChainID(a.id))
 	if !ok {
 		return nil
@@ -199,15 +199,7 @@ func (t *topic) framesOf(a arrival) (out [][]byte) {
 	if err != nil || len(run) == 0 {
 		return nil
 	}
-	for _, f := range envelope.Frames(&c.Cert, run) {
-		if f.Run = f.Run[:envelope.Covered(f.Run)]; len(f.Run) == 0 {
-			continue
-		}
-		if b, err := f.AppendBinary(nil); err == nil {
-			out = append(out, b)
-		}
-	}
-	return out
+	return framesOf(&c.Cert, run)
 }
 
 // getEnvelopes answers frames from a cursor on.

@@ -24,6 +24,10 @@ const (
 	freedMeta = "freed" // bytes dropped since the topic began, u64
 	backlog   = 8 << 20 // bytes read back at once
 	burst     = 10      // seconds' worth of a lease's rate at once
+	// passRate and passBurst bound, in bytes, what is passed on to gossip of
+	// what came by sync or HTTP: news, and not a history that is refilled.
+	passRate  = 64 << 10
+	passBurst = 512 << 10
 	// evictEvery is how often a full topic is looked through for what may go.
 	evictEvery = time.Minute
 )
@@ -42,6 +46,7 @@ type topic struct {
 	memory reconcile.Memory
 	usage  usage
 	bucket *rate.Limiter // of the lease's rate
+	pass   *rate.Limiter // bytes passed on to gossip of what came otherwise
 
 	evicted time.Time // the owner's: when it last looked for what may go
 
@@ -80,6 +85,7 @@ func (r *Relay) openTopic(l ledger) (*topic, error) {
 	}
 	q, _ := l.live(r.cfg.Now())
 	t.bucket = rate.NewLimiter(rate.Limit(q.Rate), int(q.Rate*burst))
+	t.pass = rate.NewLimiter(passRate, passBurst)
 	return t, nil
 }
 
@@ -183,6 +189,9 @@ func (t *topic) take(d delivery) (reconcile.Delivered, error) {
 		t.relay.cfg.Log.Warn("what came cannot be kept", "topic", t.name(), "err", err)
 		return refused, err
 	}
+	if d.from == "" {
+		t.passOn(adv)
+	}
 	for _, run := range adv.Left {
 		_, _ = t.take(delivery{run: run}) // it waited for a gap and leaves the chain
 	}
@@ -248,6 +257,40 @@ func (t *topic) keep(adv envelope.Advance) error {
 	t.usage.Envelopes.Add(uint64(len(adv.New)))
 	t.usage.Bytes.Add(uint64(a.bytes))
 	return nil
+}
+
+// passOn tells gossip what came another way: members that are there now need
+// not wait for their next round. It runs on the owner.
+func (t *topic) passOn(adv envelope.Advance) {
+	t.mu.RLock()
+	g := t.gossip
+	t.mu.RUnlock()
+	size := 0
+	for i := range adv.New {
+		size += adv.New[i].Len()
+	}
+	if g == nil || len(adv.New) == 0 || len(g.Peers()) == 0 || !t.pass.AllowN(t.relay.cfg.Now(), size) {
+		return
+	}
+	for _, b := range framesOf(&adv.Chain.Cert, adv.New) {
+		if err := g.Publish(t.relay.ctx, b); err != nil {
+			t.relay.cfg.Log.Debug("pass on", "topic", t.name(), "err", err)
+			return
+		}
+	}
+}
+
+// framesOf are the frames of a run of a chain, each as far as it is covered.
+func framesOf(cert *envelope.Certificate, run []envelope.Envelope) (out [][]byte) {
+	for _, f := range envelope.Frames(cert, run) {
+		if f.Run = f.Run[:envelope.Covered(f.Run)]; len(f.Run) == 0 {
+			continue
+		}
+		if b, err := f.AppendBinary(nil); err == nil {
+			out = append(out, b)
+		}
+	}
+	return out
 }
 
 // arrived makes a row that was written so, and tells whoever waits for news.
