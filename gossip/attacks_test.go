@@ -344,8 +344,8 @@ func TestG14ControlFloods(t *testing.T) {
 		},
 		"peer exchange": func(x *raw, _ string) {
 			var peers []*pb.PeerInfo
-			for i := range 1000 {
-				peers = append(peers, &pb.PeerInfo{PeerID: []byte(fmt.Sprintf("\x00\x10victim %09d", i))})
+			for range 1000 {
+				peers = append(peers, x.pointing())
 			}
 			minute := uint64(60)
 			_ = x.control(&pb.ControlMessage{Prune: []*pb.ControlPrune{{TopicID: &name, Peers: peers, Backoff: &minute}}})
@@ -368,8 +368,9 @@ func TestG14ControlFloods(t *testing.T) {
 	}
 	for what, flood := range floods {
 		t.Run(what, func(t *testing.T) {
-			bubble(t, 4, func(t *testing.T, hosts []host.Host) {
-				s := stage(t, hosts, 20)
+			bubble(t, 5, func(t *testing.T, hosts []host.Host) {
+				s := stage(t, hosts[:4], 20)
+				s.mal.bystander = hosts[4]
 				var dials atomic.Int64
 				hosts[1].Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
 					if c.Stat().Direction == network.DirOutbound {

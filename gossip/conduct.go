@@ -36,17 +36,17 @@ type conduct struct {
 	demoted func(peer.ID) // of a peer that gets graylisted; called without mu
 
 	mu      sync.Mutex // guards what follows
-	records *simplelru.LRU[peer.ID, record]
+	records *simplelru.LRU[peer.ID, fault]
 	streams *simplelru.LRU[peer.ID, tokens]
 }
 
-// record is how many faults a peer had at a time.
-type record struct {
+// fault is how many faults a peer had at a time.
+type fault struct {
 	faults float64
 	at     time.Time
 }
 
-func (r record) now(now time.Time) float64 {
+func (r fault) now(now time.Time) float64 {
 	f := r.faults * math.Exp2(-max(0, now.Sub(r.at).Seconds())/faultHalf.Seconds())
 	if f < minFaults {
 		return 0
@@ -73,7 +73,7 @@ func newConduct(demoted func(peer.ID)) *conduct {
 		demoted = func(peer.ID) {}
 	}
 	return &conduct{
-		demoted: demoted, records: newLRU[peer.ID, record](maxPeers), streams: newLRU[peer.ID, tokens](maxPeers),
+		demoted: demoted, records: newLRU[peer.ID, fault](maxPeers), streams: newLRU[peer.ID, tokens](maxPeers),
 	}
 }
 
@@ -83,7 +83,7 @@ func (c *conduct) blame(p peer.ID, faults float64, now time.Time) {
 	r, _ := c.records.Get(p)
 	before := r.now(now)
 	after := min(maxFaults, before+faults)
-	c.records.Add(p, record{after, now})
+	c.records.Add(p, fault{after, now})
 	c.mu.Unlock()
 	if price(before) >= graylist && price(after) < graylist {
 		c.demoted(p)

@@ -13,12 +13,15 @@
 //  5. of a certified chain. A bad certificate: Reject; one that runs too far
 //     ahead: Ignore; none yet: park, Ignore
 //  6. signed, at the run's last envelope, else Reject
-//  7. within the quota of the writer key and before its expiry, else Ignore
+//  7. within the quota of the writer key, in envelopes and in chains begun, and
+//     before its expiry, else Ignore
 //  8. within 256 of the chain's head: Accept, with or without a gap. Beyond,
 //     or leaving the chain: Ignore
 //
 // Reject is for bytes that could never be valid; an honest peer never forwards
-// them. Whatever could be judged otherwise at another time or place is
+// them. Three of them within minutes, in whatever topics, and a neighbour is not
+// read any more for a while; score.go has what else lowers a score, and why
+// nothing raises it. Whatever could be judged otherwise at another time or place is
 // ignored. What is accepted is handed over, and so is what is authentic and
 // yet ignored at step 8, as a hint to reconcile.
 //

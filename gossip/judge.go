@@ -15,6 +15,12 @@ import (
 const (
 	// maxAhead is how far from now a certificate may run out.
 	maxAhead = 7 * 24 * time.Hour
+	// ChainsPerHour is how many chains of one writer key gossip spreads, and
+	// ChainsAtOnce how many at once. Reconciliation takes the others: a rule
+	// by which a replica refused them would depend on which came first, and
+	// replicas would part.
+	ChainsPerHour = 60
+	ChainsAtOnce  = 120
 	// burst is how many seconds' worth of its quota a writer key may send at once.
 	burst = 10
 )
@@ -82,6 +88,7 @@ type Judge struct {
 	neighbours *simplelru.LRU[peer.ID, *rate.Limiter]
 	volumes    *simplelru.LRU[place, *rate.Limiter]
 	writers    *simplelru.LRU[[32]byte, *rate.Limiter]
+	openers    *simplelru.LRU[[32]byte, *rate.Limiter]
 	memories   *simplelru.LRU[chainKey, memory]
 	parking    parking
 }
@@ -112,6 +119,7 @@ func NewJudge(l Limits) *Judge {
 		neighbours: newLRU[peer.ID, *rate.Limiter](maxNeighbours),
 		volumes:    newLRU[place, *rate.Limiter](maxVolumes),
 		writers:    newLRU[[32]byte, *rate.Limiter](maxWriters),
+		openers:    newLRU[[32]byte, *rate.Limiter](maxWriters),
 		memories:   newLRU[chainKey, memory](maxMemories),
 	}
 }
@@ -220,12 +228,18 @@ func (j *Judge) authentic(v view, d Delivery, now time.Time) Ruling {
 	if uint64(max(0, now.Unix())) > cert.NotAfter {
 		return Ruling{Reason: Expired}
 	}
-	switch reason := v.place(d.Frame.Run); reason {
+	reason := v.place(d.Frame.Run)
+	if reason == Fresh && !v.begun && !j.begin(cert, now) {
+		reason = ManyChains
+	}
+	switch reason {
 	case Fresh:
 		j.remember(v, cert, d.Frame.Last().Head())
 		return Ruling{Verdict: Accept, Reason: reason, Deliver: []Delivery{d}}
 	case Ahead:
 		return Ruling{Verdict: Accept, Reason: reason, Deliver: []Delivery{d}}
+	case ManyChains:
+		return Ruling{Reason: reason}
 	case TooFar, Forked:
 		if v.beyond(d.Frame.Run) { // known: no hint needed
 			return Ruling{Reason: reason}
@@ -259,6 +273,18 @@ func (j *Judge) charge(c *envelope.Certificate, n int, now time.Time) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return bucket(j.writers, c.WriterKey(), j.limits.Classes[c.Class], burst).AllowN(now, n)
+}
+
+// begin takes a chain from what a writer key may begin.
+func (j *Judge) begin(c *envelope.Certificate, now time.Time) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b, ok := j.openers.Get(c.WriterKey())
+	if !ok {
+		b = rate.NewLimiter(rate.Limit(ChainsPerHour/time.Hour.Seconds()), ChainsAtOnce)
+		j.openers.Add(c.WriterKey(), b)
+	}
+	return b.AllowN(now, 1)
 }
 
 // bucket is the token bucket of k: rate a second, and seconds' worth at once.

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -326,6 +327,41 @@ func TestJudgeQuotaIsTheWriters(t *testing.T) {
 	court.expect(alice, b.frame(t, 0, 0), Accept, Fresh, 1)
 	court.expect(alice, o.frame(t, 0, 9), Accept, Fresh, 1)
 	court.expect(alice, o.frame(t, 10, 20), Ignore, OverQuota, 0)
+}
+
+// A writer key that begins chain after chain is heard of by gossip now and
+// then only; its chains that are known go on, others' writers begin theirs.
+func TestJudgeManyChains(t *testing.T) {
+	g := member
+	g.class = 3
+	other := g
+	other.writer = 0x56
+	court := newCourt(t, Limits{})
+	known := newChain(t, g, 0x44).grow(t, 3)
+	court.apply(court.expect(alice, known.frame(t, 0, 0), Accept, Fresh, 1))
+	one := func(w grant, n int) *chain {
+		k := ed25519.NewKeyFromSeed(binary.BigEndian.AppendUint64(make([]byte, 24), uint64(n)))
+		c := &chain{key: k, id: envelope.ChainID(public(k)), topic: court.topic}
+		c.cert = w.certify(t, c.id)
+		c.prev = c.cert.ID()
+		c.add(t, envelope.Hello, 256)
+		return c
+	}
+	for n := range ChainsAtOnce - 1 {
+		court.expect(alice, one(g, n).frame(t, 0, 0), Accept, Fresh, 1)
+	}
+	court.expect(alice, one(g, 1000).frame(t, 0, 0), Ignore, ManyChains, 0)
+	court.expect(alice, known.frame(t, 1, 2), Accept, Fresh, 1)
+	court.expect(alice, one(other, 1001).frame(t, 0, 0), Accept, Fresh, 1)
+	if court.judge.conduct.score(alice, court.now) != 0 {
+		t.Error("the neighbour is blamed")
+	}
+	court.now = court.now.Add(time.Hour / ChainsPerHour)
+	court.expect(alice, one(g, 1002).frame(t, 0, 0), Accept, Fresh, 1)
+	court.expect(alice, one(g, 1003).frame(t, 0, 0), Ignore, ManyChains, 0)
+	held := one(g, 1004) // reconciliation brought it
+	court.replica.hold(t, held.grow(t, 2), 0)
+	court.expect(alice, held.frame(t, 1, 2), Accept, Fresh, 1)
 }
 
 func TestJudgeNeighbourBuckets(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
 	"github.com/libp2p/go-msgio"
 
 	"github.com/kithnet/kith/space/envelope"
@@ -21,6 +22,8 @@ import (
 type raw struct {
 	host   host.Host
 	stream network.Stream
+	// bystander is where the addresses point that it makes up.
+	bystander host.Host
 
 	mu    sync.Mutex // guards what follows
 	heard []*pb.RPC
@@ -118,3 +121,17 @@ func (x *raw) closed() bool {
 
 // id is the peer's.
 func (x *raw) id() peer.ID { return x.host.ID() }
+
+// pointing is an invitation to connect to the bystander, with its good record.
+func (x *raw) pointing() *pb.PeerInfo {
+	h := x.bystander
+	env, err := record.Seal(peer.PeerRecordFromAddrInfo(peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}), h.Peerstore().PrivKey(h.ID()))
+	if err != nil {
+		panic(err)
+	}
+	signed, err := env.Marshal()
+	if err != nil {
+		panic(err)
+	}
+	return &pb.PeerInfo{PeerID: []byte(h.ID()), SignedPeerRecord: signed}
+}

@@ -37,6 +37,7 @@ const (
 	EarlyIssue                   // Ignore: the certificate runs too far ahead
 	Forged                       // Reject: bad signature
 	OverQuota                    // Ignore: the writer key sends too much
+	ManyChains                   // Ignore: the writer key begins too many chains
 	Expired                      // Ignore: the certificate has run out
 	TooFar                       // Ignore, handed over: beyond the window
 	Forked                       // Ignore, handed over: leaves the chain as it is here
@@ -46,7 +47,7 @@ const (
 
 func (r Reason) String() string {
 	return [...]string{"fresh", "ahead", "malformed", "not served", "unsupported", "duplicate", "throttled", "parked",
-		"unparked", "bad certificate", "early issue", "forged", "over quota", "expired", "too far", "forked", "proof"}[r]
+		"unparked", "bad certificate", "early issue", "forged", "over quota", "many chains", "expired", "too far", "forked", "proof"}[r]
 }
 
 // Delivery is a frame to hand over, with the neighbour it came from.
