@@ -130,7 +130,6 @@ func TestG1Streams(t *testing.T) {
 		if used.used > streamsAtOnce {
 			t.Errorf("%v streams taken of %d", used.used, served)
 		}
-		s.nodes[0].mesh.Blame(s.mal.id(), 3)
 		s.honest(t, 0)
 	})
 }

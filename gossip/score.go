@@ -28,6 +28,7 @@ const (
 	gossipThreshold  = -15 // below it: no IHAVE and IWANT
 	publishThreshold = -40
 	graylist         = -80 // below it: nothing is read
+	elsewhere        = 1.5 // faults: from there on those committed elsewhere do not count
 	acceptPX         = 1   // no score is this high: peer exchange is never taken
 
 	scoreRetain     = 30 * time.Minute
@@ -66,11 +67,12 @@ func networks(prefixes []netip.Prefix) (out []*net.IPNet) {
 	return out
 }
 
-// Blame holds faults against a peer that it committed elsewhere: three of them
-// within minutes, and gossip does not listen to it for a while.
-func (m *Mesh) Blame(p peer.ID, faults float64) {
-	if p != m.self {
-		m.judge.conduct.blame(p, faults, time.Now())
+// Blame holds a fault against a peer that it committed elsewhere. By such
+// faults alone a peer leaves the meshes and is asked for nothing; it is still
+// listened to.
+func (m *Mesh) Blame(p peer.ID) {
+	if now := time.Now(); p != m.self && m.judge.conduct.score(p, now) > price(elsewhere) {
+		m.judge.conduct.blame(p, 1, now)
 	}
 }
 

@@ -244,6 +244,31 @@ func TestScoreOfLibrary(t *testing.T) {
 	})
 }
 
+// What a peer did elsewhere takes it out of the mesh and does not silence it.
+func TestBlame(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, hosts []host.Host) {
+		c := newChain(t, live, 0x44).grow(t, 9)
+		a, b := newNode(t, hosts[0], Config{}).join(t, c.topic), newNode(t, hosts[1], Config{}).join(t, c.topic)
+		connect(t, hosts[0], hosts[1])
+		settle()
+		for range 50 {
+			a.mesh.Blame(hosts[1].ID())
+		}
+		if a.mesh.Shunned(hosts[1].ID()) || a.mesh.score(hosts[1].ID()) > gossipThreshold {
+			t.Errorf("shunned %v at %v", a.mesh.Shunned(hosts[1].ID()), a.mesh.score(hosts[1].ID()))
+		}
+		a.mesh.Blame(hosts[0].ID())
+		if a.mesh.score(hosts[0].ID()) != 0 {
+			t.Error("blamed itself")
+		}
+		b.publish(t, c.frame(t, 0, 9))
+		settle()
+		if a.replica.count() != 10 {
+			t.Errorf("%d of 10 arrived", a.replica.count())
+		}
+	})
+}
+
 func TestNetworks(t *testing.T) {
 	for _, p := range []string{"127.0.0.0/8", "::1/128", "10.1.0.0/16"} {
 		pre := netip.MustParsePrefix(p)

@@ -48,6 +48,8 @@ type Config struct {
 	NoMDNS bool
 	// Passphrase unlocks the key file; nil where it is not protected.
 	Passphrase []byte
+	// Rates bound what is spent on the sync streams of peers.
+	Rates Rates
 	// Host are further libp2p options, applied last (simulated networks).
 	Host []libp2p.Option
 	// Log receives the node's log; nil discards it.

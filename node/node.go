@@ -44,6 +44,7 @@ type Node struct {
 	people   *people
 	book     *peerBook
 	sched    *scheduler
+	rates    *rates
 	talks    talks
 	redial   *redialer
 	relays   *ownRelays
@@ -143,11 +144,12 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, n.meter.measuring(cfg.Host)); err != nil {
 		return nil, err
 	}
-	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{}); err != nil {
+	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{Demoted: n.demoted}); err != nil {
 		return nil, err
 	}
 	n.book = newPeerBook(n.host.ID(), n.savePeer)
-	n.sched = newScheduler(n.reconcileWith)
+	n.rates = newRates(cfg.Rates)
+	n.sched = newScheduler(n.reconcileWith, n.rates.moved)
 	n.redial = newRedialer(n.host, n.book, parsePeers(cfg.Bootstrap), n.spaceIDs, n.log)
 	n.redial.relays = n.relays.all
 	if err := n.loadPeers(); err != nil {
@@ -183,6 +185,7 @@ func (n *Node) serve() {
 		DisconnectedF: func(_ network.Network, c network.Conn) {
 			if !connectedTo(n.host, c.RemotePeer()) {
 				n.outside.dropped(c.RemotePeer())
+				n.sched.leave(c.RemotePeer())
 			}
 		},
 	})
@@ -212,10 +215,13 @@ func (n *Node) spawn(f func()) {
 	}
 }
 
-// staleAfter is how much older than a new connection another one of the same
-// peer is before it counts as dead. Two nodes that dial each other at once
-// make two that are younger.
-const staleAfter = 2 * time.Second
+const (
+	// staleAfter is how much older than a new connection another one of the
+	// same peer is before it counts as dead. Two nodes that dial each other at
+	// once make two that are younger: those are asked.
+	staleAfter = 2 * time.Second
+	aliveTime  = 2 * time.Second // for the answer
+)
 
 // connected takes a new connection. A peer that is connected already has no
 // reason to dial: it crashed and came back, and the old connection is dead
@@ -225,11 +231,23 @@ const staleAfter = 2 * time.Second
 func (n *Node) connected(c network.Conn) {
 	p := c.RemotePeer()
 	for _, old := range n.host.Network().ConnsToPeer(p) {
-		if !c.Stat().Limited && !old.Stat().Limited && old.Stat().Opened.Before(c.Stat().Opened.Add(-staleAfter)) {
+		age := c.Stat().Opened.Sub(old.Stat().Opened)
+		if old == c || age < 0 || c.Stat().Limited || old.Stat().Limited {
+			continue
+		}
+		if age > staleAfter {
 			n.log.Debug("a peer came back beside its old connection", "peer", p)
 			old.Close()
+			continue
 		}
+		n.spawn(func() {
+			if err := alive(n.ctx, old); err != nil && n.ctx.Err() == nil {
+				n.log.Debug("a young connection of a peer that came back is dead", "peer", p, "err", err)
+				old.Close()
+			}
+		})
 	}
+	n.sched.welcome(p)
 	for _, sid := range n.spaceIDs() {
 		if n.book.knows(sid, p) {
 			n.reconcile(sid, p)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -12,7 +13,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multistream"
+
+	"github.com/kithnet/kith/sync/reconcile"
 )
 
 // peerBook remembers where the peers of each space were last seen. It is a
@@ -239,6 +244,36 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 
 func (r *redialer) connected(p peer.ID) bool {
 	return connectedTo(r.h, p)
+}
+
+// blame holds a broken sync stream against its peer, if it is the peer's fault
+// and more than not being let in.
+func (n *Node) blame(p peer.ID, err error) {
+	if errors.Is(err, reconcile.ErrPeer) && !errors.Is(err, reconcile.ErrAuth) {
+		n.stats.Blamed.Add(1)
+		n.log.Warn("a peer broke the sync protocol", "peer", p, "err", err)
+		n.mesh.Blame(p)
+	}
+}
+
+// demoted logs a peer that gossip no longer listens to.
+func (n *Node) demoted(p peer.ID) {
+	n.log.Warn("gossip does not listen to a peer that sent forgeries", "peer", p)
+}
+
+// alive is nil if the other end of a connection answers within aliveTime.
+func alive(ctx context.Context, c network.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, aliveTime)
+	defer cancel()
+	s, err := c.NewStream(network.WithAllowLimitedConn(ctx, "probe"))
+	if err != nil {
+		return err
+	}
+	defer s.Reset()
+	if err := s.SetDeadline(time.Now().Add(aliveTime)); err != nil {
+		return err
+	}
+	return multistream.SelectProtoOrFail(ping.ID, s)
 }
 
 func (r *redialer) try(ctx context.Context, p peer.AddrInfo) error {

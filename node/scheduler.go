@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -16,39 +17,47 @@ type exchange struct {
 }
 
 const (
-	exchangesAtOnce = 16              // sessions a node leads at one time
-	exchangeGap     = time.Second     // between two sessions of one exchange
-	retryBase       = 2 * time.Second // after a session that failed or ended unequal
-	retryMax        = time.Minute
+	// stallTime is how long a session may go without stallBytes moving between
+	// the two nodes. Then its peer counts as mute, and the session ends.
+	stallTime  = 20 * time.Second
+	stallBytes = 1024
+	// cutBytes moved mean that a session that broke was worth it: it goes on
+	// at once. A relayed connection ends after two minutes or 128 KiB.
+	cutBytes = 8 << 10
 )
 
-// scheduler decides when reconciliations run. Asking is cheap and never
-// blocks: an exchange that is under way runs once more after it ends, one that
-// just ran waits for its gap, one that failed comes back by itself with a
-// jittered, growing delay. At most exchangesAtOnce run together, so neither a
-// reconnect storm nor a mute peer stalls the rest.
+var errStalled = errors.New("the peer stopped answering")
+
+// scheduler runs what the agenda says. Asking is cheap and never blocks; what
+// waits costs no goroutine.
 type scheduler struct {
 	run   func(context.Context, exchange) error
-	slots chan struct{}
+	moved func(peer.ID) traffic
 	wg    sync.WaitGroup
 
-	mu    sync.Mutex // guards what follows
-	state map[exchange]*exchangeState
-	ctx   context.Context // nil before start, done after stop
+	mu     sync.Mutex // guards what follows
+	agenda *agenda
+	timer  *time.Timer     // set: the agenda is looked at again
+	ctx    context.Context // nil before start, done after stop
+	counts schedulerCounts
 }
 
-type exchangeState struct {
-	timer    *time.Timer // set: due
-	running  bool
-	again    bool // asked for while running
-	failures int
-	last     time.Time // end of the last session
+// schedulerCounts count what became of sessions since the start. They only
+// rise, but for Waiting and Running.
+type schedulerCounts struct {
+	Waiting, Running                           int    // now
+	Ended, Unequal, Cut, Slow, Refused, Failed uint64 // sessions
+	Stalled                                    uint64 // of Failed: the peer stopped answering
+	Dropped                                    uint64 // exchanges not taken: too many waited
+	Waited                                     uint64 // sessions that found no room when they were due
 }
 
-func newScheduler(run func(context.Context, exchange) error) *scheduler {
-	return &scheduler{
-		run: run, slots: make(chan struct{}, exchangesAtOnce), state: map[exchange]*exchangeState{},
-	}
+func newScheduler(run func(context.Context, exchange) error, moved func(peer.ID) traffic) *scheduler {
+	return &scheduler{run: run, moved: moved, agenda: newAgenda(budget{
+		total: 16, perPeer: 8, unproven: 12, doubtful: 4,
+		gap: time.Second, retry: 2 * time.Second, maxRetry: time.Minute,
+		waiting: 1 << 16, parties: 4096,
+	}, jitter)}
 }
 
 // start lets sessions run until ctx is done.
@@ -56,83 +65,148 @@ func (s *scheduler) start(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ctx = ctx
+	s.look()
 }
 
 // wait returns when no session runs any more; the context of start is done.
 func (s *scheduler) wait() {
 	s.mu.Lock()
-	for _, st := range s.state {
-		if st.timer != nil {
-			st.timer.Stop()
-		}
+	if s.timer != nil {
+		s.timer.Stop()
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
 }
 
-// want asks for a session as soon as the gap allows.
+// counters are what they are now.
+func (s *scheduler) counters() schedulerCounts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.counts
+	c.Waiting, c.Running, c.Dropped, c.Waited = s.agenda.waits, s.agenda.running, s.agenda.dropped, s.agenda.waited
+	return c
+}
+
+// want asks for a session as soon as the budget allows.
 func (s *scheduler) want(e exchange) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := s.state[e]
-	if st == nil {
-		st = &exchangeState{}
-		s.state[e] = st
-	}
-	if st.running {
-		st.again = true
-		return
-	}
-	s.arm(e, st, max(0, exchangeGap-time.Since(st.last)))
+	s.agenda.want(e, time.Now())
+	s.look()
 }
 
-// arm sets the exchange's timer if it is not due sooner. mu is held.
-func (s *scheduler) arm(e exchange, st *exchangeState, after time.Duration) {
+// welcome says that a peer has connected, and leave that it is gone.
+func (s *scheduler) welcome(p peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.agenda.welcome(p, time.Now())
+	s.look()
+}
+
+func (s *scheduler) leave(p peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.agenda.leave(p)
+}
+
+// look begins what may begin, and sets the timer for what may later. mu is
+// held.
+func (s *scheduler) look() {
 	if s.ctx == nil || s.ctx.Err() != nil {
 		return
 	}
-	if st.timer != nil && !st.timer.Stop() {
-		return // it fired: begin is waiting for mu
+	for {
+		e, ok, wake := s.agenda.next(time.Now())
+		if ok {
+			s.wg.Go(func() { s.session(e) })
+			continue
+		}
+		if s.timer != nil {
+			s.timer.Stop()
+			s.timer = nil
+		}
+		if !wake.IsZero() {
+			s.timer = time.AfterFunc(time.Until(wake), s.tick)
+		}
+		return
 	}
-	st.timer = time.AfterFunc(after, func() { s.begin(e) })
 }
 
-func (s *scheduler) begin(e exchange) {
+func (s *scheduler) tick() {
 	s.mu.Lock()
-	st := s.state[e]
-	st.timer = nil
-	if st.running || s.ctx.Err() != nil {
-		s.mu.Unlock()
-		return
-	}
-	st.running = true
-	ctx := s.ctx
-	s.wg.Add(1)
-	s.mu.Unlock()
-	defer s.wg.Done()
+	defer s.mu.Unlock()
+	s.look()
+}
 
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return
-	}
+// session runs one exchange and notes how it ended.
+func (s *scheduler) session(e exchange) {
+	s.mu.Lock()
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	s.mu.Unlock()
+	before := s.moved(e.peer)
+	stop := s.watch(e.peer, before.sum(), cancel)
 	err := s.run(ctx, e)
-	<-s.slots
+	stop()
+	stalled := errors.Is(context.Cause(ctx), errStalled)
+	cancel(nil)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st.running, st.last = false, time.Now()
+	how := wentWell
 	switch {
-	case err != nil:
-		st.failures++
-		s.arm(e, st, jitter(min(retryMax, retryBase<<min(st.failures-1, 5))))
-	case st.again:
-		st.failures = 0
-		s.arm(e, st, exchangeGap)
+	case err == nil:
+		s.counts.Ended++
+	case errors.Is(err, errUnequal):
+		how = wentUnequal
+		s.counts.Unequal++
+	case errors.Is(err, context.DeadlineExceeded):
+		how = tookLong
+		s.counts.Slow++
+	case !stalled && s.moved(e.peer).sum()-before.sum() >= cutBytes:
+		how = wasCut
+		s.counts.Cut++
+	case !stalled && s.moved(e.peer).in > before.in:
+		how = wasRefused
+		s.counts.Refused++
 	default:
-		delete(s.state, e)
+		how = gotNothing
+		s.counts.Failed++
+		if stalled {
+			s.counts.Stalled++
+		}
 	}
-	st.again = false
+	s.agenda.done(e, how, time.Now())
+	s.look()
+}
+
+// watch ends a session through cancel when nothing moves any more.
+func (s *scheduler) watch(p peer.ID, last uint64, cancel context.CancelCauseFunc) (stop func()) {
+	var mu sync.Mutex // guards what follows
+	var timer *time.Timer
+	stopped := false
+	check := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		now := s.moved(p).sum()
+		if stopped {
+			return
+		}
+		if now-last < stallBytes {
+			cancel(errStalled)
+			return
+		}
+		last = now
+		timer.Reset(stallTime)
+	}
+	mu.Lock()
+	timer = time.AfterFunc(stallTime, check)
+	mu.Unlock()
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		timer.Stop()
+	}
 }
 
 // jitter spreads d over ±25 %, so that nodes that failed together do not

@@ -32,6 +32,7 @@ type stats struct {
 	SyncDone   atomic.Uint64
 	SyncFailed atomic.Uint64
 	SyncBytes  atomic.Int64
+	Blamed     atomic.Uint64 // sync streams that broke by their peer's fault
 }
 
 func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
@@ -40,7 +41,7 @@ func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
 		"reposRedrawn": s.Redrawn.Load(), "reposMended": s.Mended.Load(), "repoMismatches": s.Mismatched.Load(), "claimsBelied": s.Belied.Load(),
 		"spacesRefolded": s.Refolds.Load(), "spacesCorrupt": s.Corrupt.Load(),
 		"framesDropped": s.Dropped.Load(), "syncSessions": s.SyncDone.Load(), "syncFailures": s.SyncFailed.Load(),
-		"syncBytes": uint64(s.SyncBytes.Load()),
+		"syncBytes": uint64(s.SyncBytes.Load()), "syncPeersBlamed": s.Blamed.Load(),
 	}
 	for name, v := range m.Counters().All() {
 		out[camel("gossip "+strings.TrimPrefix(name, "gossip "))] = v

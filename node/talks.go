@@ -125,7 +125,7 @@ func (n *Node) converse(a *actor, e *epoch, s network.Stream, cfg reconcile.Conf
 	if err != nil {
 		return nil, err
 	}
-	c.live = reconcile.NewLive(s, ses, c.moved, c.told)
+	c.live = reconcile.NewLive(n.rates.pace(s), ses, c.moved, c.told)
 	return c, nil
 }
 
@@ -140,6 +140,7 @@ func (c *conversation) run(ctx context.Context) error {
 		return nil
 	}
 	c.s.Reset()
+	c.n.blame(c.with, err)
 	return err
 }
 
@@ -185,10 +186,14 @@ func (n *Node) lead(ctx context.Context, a *actor, ep *epoch, with peer.ID, once
 	k := talk{with, ep.id}
 	if l := n.talks.of(k); l != nil {
 		res, err := l.Lead(ctx)
-		if err == nil || ctx.Err() != nil {
-			return res, err
+		if err == nil {
+			return res, nil
 		}
 		n.talks.ended(k, l)
+		if ctx.Err() != nil { // it hangs in a round
+			l.Close()
+			return res, err
+		}
 	}
 	s, err := n.host.NewStream(overCircuit(ctx, "sync"), with, syncProtocol)
 	if err != nil {
