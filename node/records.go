@@ -155,11 +155,11 @@ func parseCursor(s string) (recordCursor, error) {
 	did, rest, _ := strings.Cut(s, "/")
 	author, err := space.ParseDID(did)
 	if err != nil {
-		return recordCursor{}, fmt.Errorf("%w: %w", xrpc.ErrCursor, err)
+		return recordCursor{}, fmt.Errorf("%w: %v", xrpc.ErrCursor, err)
 	}
 	path, err := space.ParsePath(rest)
 	if err != nil {
-		return recordCursor{}, fmt.Errorf("%w: %w", xrpc.ErrCursor, err)
+		return recordCursor{}, fmt.Errorf("%w: %v", xrpc.ErrCursor, err)
 	}
 	return recordCursor{author, path}, nil
 }

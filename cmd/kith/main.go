@@ -49,6 +49,7 @@ type commands struct {
 	Space   spaceCmd   `cmd:"" help:"Make, share and join spaces."`
 	Record  recordCmd  `cmd:"" help:"Write and read records."`
 	Repo    repoCmd    `cmd:"" help:"One author's records in a space."`
+	Doctor  doctorCmd  `cmd:"" help:"Find out what is wrong."`
 	Tokens  tokenCmd   `cmd:"" name:"token" help:"Who may call this node's API."`
 	Keeper  keeperCmd  `cmd:"" help:"What this node does for the spaces of others."`
 	Testnet testnetCmd `cmd:"" help:"Several nodes on this machine."`
