@@ -48,23 +48,27 @@ func (t *talks) of(k talk) *reconcile.Live {
 	return t.open[k].Live
 }
 
-// keep reports whether a stream is to stay open. Of two that were opened at
-// once both sides keep the one whose opener has the lower peer id.
-func (t *talks) keep(k talk, l *reconcile.Live, opener peer.ID) bool {
+// enter notes a stream from its first word on, so that rounds begun on either
+// side meet on one. Of two that were opened at once both sides go on with the
+// one whose opener has the lower peer id: the answer, if it is not l.
+func (t *talks) enter(k talk, l *reconcile.Live, opener peer.ID) (rival *reconcile.Live) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old, ok := t.open[k]
-	switch {
-	case ok && old.Live == l:
-		return true
-	case ok && bytes.Compare([]byte(old.opener), []byte(opener)) <= 0, !ok && len(t.open) >= keptStreams:
-		return false
+	if old, ok := t.open[k]; ok && bytes.Compare([]byte(old.opener), []byte(opener)) <= 0 {
+		return old.Live
 	}
 	if t.open == nil {
 		t.open = map[talk]kept{}
 	}
 	t.open[k] = kept{l, opener}
-	return true
+	return nil
+}
+
+// stays reports whether a stream is to stay open after a round.
+func (t *talks) stays(k talk, l *reconcile.Live) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[k].Live == l && len(t.open) <= keptStreams
 }
 
 // ended forgets a stream.
@@ -169,11 +173,7 @@ func (c *conversation) told(res reconcile.Result) {
 		}
 		c.r.past = nil
 	}
-	opener := c.n.host.ID()
-	if c.s.Stat().Direction == network.DirInbound {
-		opener = c.with
-	}
-	if c.once || !c.n.talks.keep(c.talk(), c.live, opener) {
+	if c.once || !c.n.talks.stays(c.talk(), c.live) {
 		if err := c.s.CloseWrite(); err != nil {
 			c.n.log.Debug("close a sync stream", "peer", c.with, "err", err)
 		}
@@ -207,16 +207,24 @@ func (n *Node) lead(ctx context.Context, a *actor, ep *epoch, with peer.ID, once
 		return reconcile.Result{}, err
 	}
 	c.once = once
+	if l := n.talks.enter(k, c.live, n.host.ID()); l != nil {
+		s.Reset()
+		return l.Lead(ctx)
+	}
 	n.spawn(func() {
 		if err := c.run(n.ctx); err != nil {
 			n.log.Debug("sync stream ended", "peer", with, "space", fingerprint(a.sid), "epoch", ep.n, "err", err)
 		}
 	})
 	res, err := c.live.Lead(ctx)
-	if err != nil {
-		n.stats.SyncFailed.Add(1)
-		c.live.Close()
+	if err == nil {
+		return res, nil
 	}
+	c.live.Close()
+	if l := n.talks.of(k); l != nil && l != c.live && ctx.Err() == nil {
+		return l.Lead(ctx) // the peer opened one at the same time, which goes on
+	}
+	n.stats.SyncFailed.Add(1)
 	return res, err
 }
 
@@ -237,6 +245,10 @@ func (n *Node) serveSync(s network.Stream) {
 	cfg.Role, cfg.Opening = reconcile.Responder, open
 	c, err := n.converse(a, ep, s, cfg)
 	if err != nil {
+		s.Reset()
+		return
+	}
+	if a != nil && n.talks.enter(c.talk(), c.live, from) != nil {
 		s.Reset()
 		return
 	}
