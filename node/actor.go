@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,6 +77,7 @@ type actor struct {
 	recut     []space.DID // authors whose records are to be drawn again
 	pairs     map[pairKey]seal.Pair
 	timer     *time.Timer
+	pushed    []message // taken from the inbox and to be handled next
 	missed    []peer.ID // whose entries could not be kept since the disk failed
 }
 
@@ -157,6 +159,10 @@ func (a *actor) run(ctx context.Context) {
 	a.resume()
 	for {
 		a.arm()
+		if len(a.pushed) > 0 && ctx.Err() == nil {
+			a.next()
+			continue
+		}
 		select {
 		case m := <-a.inbox:
 			a.heal()
@@ -172,6 +178,38 @@ func (a *actor) run(ctx context.Context) {
 		}
 	}
 }
+
+// next handles what was taken from the inbox before its turn. A timer that is
+// due does not wait for what comes in without end.
+func (a *actor) next() {
+	select {
+	case <-a.timer.C:
+		a.tick(time.Now())
+	default:
+	}
+	m := a.pushed[0]
+	a.pushed = a.pushed[1:]
+	a.heal()
+	m.handle(a)
+}
+
+// take is the next message, if there is one by now.
+func (a *actor) take() (message, bool) {
+	if len(a.pushed) > 0 {
+		m := a.pushed[0]
+		a.pushed = a.pushed[1:]
+		return m, true
+	}
+	select {
+	case m := <-a.inbox:
+		return m, true
+	default:
+		return nil, false
+	}
+}
+
+// push gives back a message that was taken.
+func (a *actor) push(m message) { a.pushed = slices.Insert(a.pushed, 0, m) }
 
 // resume does what a restart interrupted: entries that were accepted and not
 // yet materialised, and frames that were committed and not yet published.

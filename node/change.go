@@ -205,6 +205,7 @@ func (c *change) show() {
 func (c *change) fillRepos() {
 	for author, s := range c.staged {
 		r := c.a.repos[author]
+		s.Fold(inParallel)
 		row := store.RepoRow{
 			Author: author, Rev: s.Rev(), Count: s.Count(), State: s.State(),
 			OpCount: r.ops + uint64(len(c.rows[author])), Stmt: c.word(author).Statement,

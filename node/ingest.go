@@ -25,6 +25,8 @@ type runIn struct {
 	cert  *envelope.Certificate
 	run   []envelope.Envelope
 	fork  *envelope.Fork // set: a proof in the place of a run
+	sum   *envelope.Sum  // of run, if it was computed ahead
+	ahead []opened       // the entries of run, if they were opened ahead
 	reply chan ingested  // buffered; nil: nobody waits
 }
 
@@ -33,12 +35,7 @@ type ingested struct {
 	err      error
 }
 
-func (m *runIn) handle(a *actor) {
-	n, err := a.ingest(m)
-	if m.reply != nil {
-		m.reply <- ingested{n, err}
-	}
-}
+func (m *runIn) handle(a *actor) { a.gather(m).handle(a) }
 
 // deliver hands a run in and waits until it is applied or refused.
 func (a *actor) deliver(ctx context.Context, m *runIn) (int, error) {
@@ -53,24 +50,24 @@ func (a *actor) deliver(ctx context.Context, m *runIn) (int, error) {
 // ingest accepts what the keyless rules accept, opens what our keys open, and
 // commits both in one batch. What cannot be opened yet stays accepted: it is
 // materialised when the control log or the clock allows.
-func (a *actor) ingest(m *runIn) (accepted int, err error) {
+func (a *actor) ingest(m *runIn) (added []envelope.Envelope, err error) {
 	if a.broken != nil {
 		a.miss(m.from)
-		return 0, a.broken
+		return nil, a.broken
 	}
 	e := a.epochs[m.topic]
 	if e == nil {
-		return 0, space.ErrSpaceNotFound
+		return nil, space.ErrSpaceNotFound
 	}
 	if m.fork != nil {
-		return 0, a.prove(e, m)
+		return nil, a.prove(e, m)
 	}
 	if err := a.checkFinal(m.run); err != nil {
-		return 0, err
+		return nil, err
 	}
-	adv, err := e.topic.Check(m.cert, m.run)
+	adv, err := e.topic.CheckSummed(m.cert, m.run, m.sum)
 	if errors.Is(err, envelope.ErrFork) {
-		return 0, errors.Join(err, a.leaves(e, adv, m))
+		return nil, errors.Join(err, a.leaves(e, adv, m))
 	}
 	var gap envelope.ErrGap
 	if errors.As(err, &gap) {
@@ -80,19 +77,19 @@ func (a *actor) ingest(m *runIn) (accepted int, err error) {
 		a.out.reconcile(a.sid, m.from)
 	}
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	c := a.begin()
 	c.advance(e, adv)
-	a.materialise(c, a.chainOf(e, adv.Chain), adv.New)
+	a.materialise(c, a.chainOf(e, adv.Chain), adv.New, m.ahead)
 	if err := c.commit(store.Remote); err != nil {
 		a.fail(err)
 		a.miss(m.from)
-		return 0, err
+		return nil, err
 	}
 	a.settle(c)
 	a.leftover(c)
-	return len(adv.New), nil
+	return adv.New, nil
 }
 
 // maxMissed bounds whom heal asks for what was refused meanwhile.
@@ -268,8 +265,9 @@ func (ch *chain) rewind(p position) (err error) {
 
 // materialise opens the envelopes of one chain from its position on, in
 // order, and stages what they do. Where something before envs waits, they wait
-// too: retry reads them from the store.
-func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope) {
+// too: retry reads them from the store. The last of envs may have been opened
+// ahead.
+func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope, ahead []opened) {
 	at := ch.position
 	if ch.reader == nil && !at.void {
 		if err := ch.rewind(at); err != nil {
@@ -277,7 +275,7 @@ func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope) {
 			return
 		}
 	}
-	for _, env := range envs {
+	for i, env := range envs {
 		if at.void {
 			at.next = env.Seq() + 1
 			continue
@@ -285,7 +283,14 @@ func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope) {
 		if env.Seq() < ch.reader.Next() {
 			continue // a part that the reader holds already
 		}
-		if env.Seq() != ch.reader.Next() || !a.step(c, ch, &at, env) {
+		if ahead == nil && at.author != "" {
+			ahead = openAhead(ch.reader.Openers(), envs[i:])
+		}
+		var o opened
+		if k := i - (len(envs) - len(ahead)); k >= 0 {
+			o = ahead[k]
+		}
+		if env.Seq() != ch.reader.Next() || !a.step(c, ch, &at, env, o) {
 			break
 		}
 	}
@@ -295,7 +300,7 @@ func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope) {
 }
 
 // step opens one envelope. It reports false where the chain has to wait.
-func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope) bool {
+func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope, ahead opened) bool {
 	if env.Type() == envelope.Entry && at.author != "" {
 		switch a.weigh(c.control(), ch, at, env) {
 		case countsNot:
@@ -306,7 +311,7 @@ func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope) 
 		}
 	}
 	ch.reader.Guess(members(c.control()))
-	body, done, err := ch.reader.Open(env)
+	body, done, err := ch.reader.Take(env, ahead.Opened)
 	switch {
 	case errors.Is(err, space.ErrNoKey) && ch.reader.Position() > env.Seq():
 		// Another's chain, for a member that reads only itself: passed over.
@@ -328,7 +333,8 @@ func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope) 
 	case envelope.Control:
 		wait = a.controlEntry(c, at, body)
 	case envelope.Entry:
-		wait = a.entry(c, ch, at, env, body)
+		b, err := ahead.decoded(body)
+		wait = a.entry(c, ch, at, env, b, err)
 	}
 	if wait {
 		if err := ch.rewind(*at); err != nil {
@@ -448,8 +454,7 @@ func (a *actor) controlEntry(c *change, at *position, raw []byte) (wait bool) {
 }
 
 // entry stages one batch of writes.
-func (a *actor) entry(c *change, ch *chain, at *position, env envelope.Envelope, body []byte) (wait bool) {
-	b, err := space.DecodeBatch(body)
+func (a *actor) entry(c *change, ch *chain, at *position, env envelope.Envelope, b space.Batch, err error) (wait bool) {
 	if err == nil && (b.Rev < at.rev || b.Rev == at.rev && len(b.Ops) > 0) {
 		err = fmt.Errorf("rev %s does not follow %s: %w", b.Rev, at.rev, space.ErrMalformed)
 	}
@@ -532,7 +537,7 @@ func (a *actor) catchUp(ch *chain, last uint64) bool {
 		return false
 	}
 	c := a.begin()
-	a.materialise(c, ch, a.backlog(ch, ch.next, last))
+	a.materialise(c, ch, a.backlog(ch, ch.next, last), nil)
 	if len(c.applied) == 0 {
 		return false
 	}

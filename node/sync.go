@@ -175,6 +175,11 @@ type replica struct {
 	e    *epoch
 	with peer.ID
 	past []epochSet // what Since last told of
+
+	ahead  []envelope.Envelope // read from the store and not sent yet
+	flight []*runIn            // under way to the space, see Submit
+	landed []reconcile.Outcome
+
 	here func(envelope.TopicID) bool
 }
 
@@ -259,17 +264,33 @@ func (r *replica) Chains() iter.Seq2[envelope.Chain, error] {
 	}
 }
 
+// readAhead is how much of a chain is read from the store at once: it opens the
+// same rows for every run that is cut from them.
+const readAhead = 1 << 20
+
 func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*envelope.Certificate, []envelope.Envelope, error) {
 	r.a.mu.RLock()
 	ch, ok := r.topic().Chain(chain)
 	r.a.mu.RUnlock()
-	if !ok {
+	if !ok || from > ch.Head.Seq {
 		return nil, nil, nil
 	}
-	envs, err := r.a.store.Run(r.e.id, chain, from, min(to, ch.Head.Seq), maxBytes)
-	if err != nil {
-		return nil, nil, err
+	to = min(to, ch.Head.Seq)
+	if a := r.ahead; len(a) == 0 || a[0].Chain() != chain || a[0].Seq() != from || ch.Forked {
+		var err error
+		if r.ahead, err = r.a.store.Run(r.e.id, chain, from, to, max(maxBytes, readAhead)); err != nil {
+			return nil, nil, err
+		}
 	}
+	n, size := 0, 0
+	for n < min(len(r.ahead), envelope.MaxRun) && r.ahead[n].Seq() <= to {
+		if size += r.ahead[n].Len(); size > maxBytes && n > 0 {
+			break
+		}
+		n++
+	}
+	envs := r.ahead[:n:n]
+	r.ahead = r.ahead[n:]
 	if from == 0 {
 		return &ch.Cert, envs, nil
 	}

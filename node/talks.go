@@ -39,6 +39,7 @@ type talk struct {
 type kept struct {
 	*reconcile.Live
 	opener peer.ID
+	conn   network.Conn
 }
 
 // of is the stream of a talk, nil if none is open.
@@ -50,17 +51,19 @@ func (t *talks) of(k talk) *reconcile.Live {
 
 // enter notes a stream from its first word on, so that rounds begun on either
 // side meet on one. Of two that were opened at once both sides go on with the
-// one whose opener has the lower peer id: the answer, if it is not l.
-func (t *talks) enter(k talk, l *reconcile.Live, opener peer.ID) (rival *reconcile.Live) {
+// one whose opener has the lower peer id: the answer, if it is not l. One on
+// another connection gives way: its peer may have crashed and come back.
+func (t *talks) enter(k talk, l *reconcile.Live, opener peer.ID, conn network.Conn) (rival *reconcile.Live) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old, ok := t.open[k]; ok && bytes.Compare([]byte(old.opener), []byte(opener)) <= 0 {
+	old, ok := t.open[k]
+	if ok && old.conn == conn && bytes.Compare([]byte(old.opener), []byte(opener)) <= 0 {
 		return old.Live
 	}
 	if t.open == nil {
 		t.open = map[talk]kept{}
 	}
-	t.open[k] = kept{l, opener}
+	t.open[k] = kept{l, opener, conn}
 	return nil
 }
 
@@ -171,7 +174,7 @@ func (c *conversation) told(res reconcile.Result) {
 		if res.Past == reconcile.PastEqual {
 			c.a.sharedPast(c.with, c.r.past)
 		}
-		c.r.past = nil
+		c.r.past, c.r.ahead = nil, nil
 	}
 	if c.once || !c.n.talks.stays(c.talk(), c.live) {
 		if err := c.s.CloseWrite(); err != nil {
@@ -207,7 +210,7 @@ func (n *Node) lead(ctx context.Context, a *actor, ep *epoch, with peer.ID, once
 		return reconcile.Result{}, err
 	}
 	c.once = once
-	if l := n.talks.enter(k, c.live, n.host.ID()); l != nil {
+	if l := n.talks.enter(k, c.live, n.host.ID(), s.Conn()); l != nil {
 		s.Reset()
 		return l.Lead(ctx)
 	}
@@ -248,7 +251,7 @@ func (n *Node) serveSync(s network.Stream) {
 		s.Reset()
 		return
 	}
-	if a != nil && n.talks.enter(c.talk(), c.live, from) != nil {
+	if a != nil && n.talks.enter(c.talk(), c.live, from, s.Conn()) != nil {
 		s.Reset()
 		return
 	}

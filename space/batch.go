@@ -15,6 +15,7 @@ type Op struct {
 	Prev  CID
 	Value Record
 	Blobs []Blob // to which Value refers; how others open them
+	Sum   CID    // of Value, or zero: not computed yet. It is not encoded
 }
 
 // Head is the end of a control log.
@@ -119,6 +120,20 @@ func (op *Op) check() error {
 		return nil
 	}
 	return op.Value.check()
+}
+
+// Sum computes the CIDs of the values, which Apply then need not do.
+func (b Batch) Sum() {
+	for i := range b.Ops {
+		b.Ops[i].Sum = b.Ops[i].sum()
+	}
+}
+
+func (op *Op) sum() CID {
+	if op.Value == nil || !op.Sum.IsZero() {
+		return op.Sum
+	}
+	return Sum(op.Value)
 }
 
 func (op *Op) append(b []byte) []byte {

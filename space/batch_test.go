@@ -294,7 +294,7 @@ func decodeBatchSlowly(b []byte) (Batch, error) {
 				return Batch{}, err
 			}
 		}
-		out.Ops = append(out.Ops, Op{Path{o.Collection, o.Key}, o.Prev, value, blobs})
+		out.Ops = append(out.Ops, Op{Path: Path{o.Collection, o.Key}, Prev: o.Prev, Value: value, Blobs: blobs})
 	}
 	return out, nil
 }

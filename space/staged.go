@@ -15,6 +15,7 @@ type Staged struct {
 	repo    *Repo
 	base    uint64 // the repo's commits at Begin
 	overlay map[Path]*Leaf
+	moved   []Change // not in the set hash yet
 	totals
 }
 
@@ -38,10 +39,7 @@ func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
 		if known && stamp.Compare(old.Stamp) <= 0 {
 			continue
 		}
-		c := Change{Path: op.Path, Old: old.CID, Stamp: stamp, Value: op.Value}
-		if op.Value != nil {
-			c.New = Sum(op.Value)
-		}
+		c := Change{Path: op.Path, Old: old.CID, New: op.sum(), Stamp: stamp, Value: op.Value}
 		s.set(c)
 		if changes == nil {
 			changes = make([]Change, 0, i+1)
@@ -62,15 +60,32 @@ func (s *Staged) set(c Change) {
 	if c.Old == c.New {
 		return
 	}
-	var buf [512]byte
 	if !c.Old.IsZero() {
 		s.count--
-		s.state.Remove(AppendElement(buf[:0], c.Path, c.Old))
 	}
 	if !c.New.IsZero() {
 		s.count++
-		s.state.Add(AppendElement(buf[:0], c.Path, c.New))
 	}
+	s.moved = append(s.moved, Change{Path: c.Path, Old: c.Old, New: c.New})
+}
+
+// foldShare is how many changes are worth a goroutine.
+const foldShare = 32
+
+// Fold brings the set hash up to what was applied: in pieces that spread may
+// run at once. Whatever reads the hash does it too, piece by piece.
+func (s *Staged) Fold(spread lthash.Spread) {
+	s.state.Fold(spread, len(s.moved), foldShare, func(part *lthash.State, i int) {
+		var buf [512]byte
+		c := &s.moved[i]
+		if !c.Old.IsZero() {
+			part.Remove(AppendElement(buf[:0], c.Path, c.Old))
+		}
+		if !c.New.IsZero() {
+			part.Add(AppendElement(buf[:0], c.Path, c.New))
+		}
+	})
+	s.moved = nil
 }
 
 // Leaf is what stands at p, staged batches included.
@@ -88,10 +103,16 @@ func (s *Staged) Rev() TID { return s.rev }
 func (s *Staged) Count() uint64 { return s.count }
 
 // State is a copy of the set hash, staged batches included.
-func (s *Staged) State() lthash.State { return s.state }
+func (s *Staged) State() lthash.State {
+	s.Fold(nil)
+	return s.state
+}
 
 // Digest is the digest of the set hash, staged batches included.
-func (s *Staged) Digest() [32]byte { return s.state.Sum() }
+func (s *Staged) Digest() [32]byte {
+	s.Fold(nil)
+	return s.state.Sum()
+}
 
 // Commit makes the staged batches the repo's. It panics if another Staged of
 // the repo was committed since Begin, or this one before: its totals would
@@ -102,6 +123,7 @@ func (s *Staged) Commit() {
 		panic("space: Commit of a Staged that is not based on its repo's state")
 	}
 	r.commits++
+	s.Fold(nil)
 	for p, l := range s.overlay {
 		r.leaves.Set(r.item(p, l))
 	}
@@ -111,6 +133,7 @@ func (s *Staged) Commit() {
 // Preview is what Count and Digest would be if a batch of these ops, later
 // than all there is, were applied. It changes nothing.
 func (s *Staged) Preview(ops []Op) (count uint64, digest [32]byte) {
+	s.Fold(nil)
 	p := Staged{repo: s.repo, totals: s.totals, overlay: maps.Clone(s.overlay)}
 	p.Apply(Batch{Ops: ops}, Stamp{Rev: math.MaxUint64})
 	return p.count, p.Digest()

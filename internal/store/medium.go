@@ -67,7 +67,10 @@ const (
 	// Writers wait a millisecond each when this many tables overlap, and until
 	// they are compacted when there are half as many again. All keys being
 	// random, all new tables overlap.
-	slowdown = 16
+	slowdown = 24
+	// overlapping is how many tables overlap before they are merged with all of
+	// level 1: what an empty node is filled with would be merged again and again.
+	overlapping = 12
 )
 
 func (o Options) withDefaults() Options {
@@ -93,6 +96,7 @@ func (o Options) engine(m mode) *opt.Options {
 		Compression:            opt.NoCompression, // ciphertext
 		CompactionTableSize:    tableSize,
 		CompactionTotalSize:    levelSize,
+		CompactionL0Trigger:    overlapping,
 		WriteL0SlowdownTrigger: slowdown,
 		WriteL0PauseTrigger:    slowdown * 3 / 2,
 		// A large batch goes through the log like every other: the order of

@@ -14,7 +14,7 @@ const (
 	// control entries, grants.
 	Own Class = iota
 	// Remote commits can be fetched again. They are readable at once and
-	// synced within 64 of them or 20 ms.
+	// synced when none came for 20 ms, within half a second.
 	Remote
 	// Derived commits can be computed again. They are synced with whatever
 	// follows.

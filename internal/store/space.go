@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"sync"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
@@ -155,11 +157,7 @@ func (w *rows) replica(b *Batch, m *recent) {
 
 // content writes records, repos and oplogs.
 func (w *rows) content(b *Batch, m *recent) {
-	for i := range b.Records {
-		r := &b.Records[i]
-		w.plain = r.append(w.plain[:0])
-		w.put(w.record(r.Author, r.Path), w.plain)
-	}
+	w.records(b.Records)
 	for i := range b.Repos {
 		w.repo(b, &b.Repos[i], m)
 	}
@@ -171,6 +169,41 @@ func (w *rows) content(b *Batch, m *recent) {
 		w.plain = p.append(w.plain[:0])
 		w.author(tableOps, p.Author, macSize)
 		w.put(w.number(p.First), w.plain)
+	}
+}
+
+// recordShare is how many records are worth a goroutine.
+const recordShare = 64
+
+// records seals many records in several goroutines.
+func (w *rows) records(records []RecordRow) {
+	parts := min(len(records)/recordShare, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	var helpers []*rows
+	for p := 1; p < parts; p++ {
+		h, err := w.v.rows()
+		if err != nil {
+			break
+		}
+		helpers = append(helpers, h)
+		n := len(records) / parts
+		share := records[:n]
+		records = records[n:]
+		wg.Go(func() { h.someRecords(share) })
+	}
+	w.someRecords(records)
+	wg.Wait()
+	for _, h := range helpers {
+		_ = h.batch.b.Replay(w.batch) // never fails
+		h.free()
+	}
+}
+
+func (w *rows) someRecords(records []RecordRow) {
+	for i := range records {
+		r := &records[i]
+		w.plain = r.append(w.plain[:0])
+		w.put(w.record(r.Author, r.Path), w.plain)
 	}
 }
 

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	// syncEvery and syncWithin bound what a power cut takes of Remote commits.
-	syncEvery  = 64
-	syncWithin = 20 * time.Millisecond
+	// A power cut takes Remote commits of at most the last syncWithin. They are
+	// synced when none came for syncCalm: a sync holds up who writes.
+	syncCalm   = 20 * time.Millisecond
+	syncWithin = 500 * time.Millisecond
 )
 
 // Store is an open directory.
@@ -34,7 +35,7 @@ type Store struct {
 
 	unsynced atomic.Int64  // Remote commits since the last group sync began
 	views    atomic.Int32  // not released
-	kick     chan struct{} // 1 if there are some, or too many
+	kick     chan struct{} // 1 if there are some
 	stop     chan struct{}
 	stopped  sync.WaitGroup
 	closing  sync.Once
@@ -63,20 +64,25 @@ func (s *Store) syncGroups() {
 	}
 }
 
-// gather waits until the group is full or its time is up.
+// gather waits until no commit came for a while, or the time of the first is up.
 func (s *Store) gather() bool {
-	timer := time.NewTimer(syncWithin)
-	defer timer.Stop()
-	for s.unsynced.Load() < syncEvery {
+	limit, calm := time.NewTimer(syncWithin), time.NewTicker(syncCalm)
+	defer limit.Stop()
+	defer calm.Stop()
+	for seen := s.unsynced.Load(); ; {
 		select {
 		case <-s.stop:
 			return false
-		case <-timer.C:
+		case <-limit.C:
 			return true
-		case <-s.kick:
+		case <-calm.C:
+			n := s.unsynced.Load()
+			if n == seen {
+				return true
+			}
+			seen = n
 		}
 	}
-	return true
 }
 
 // write writes a batch as its class asks for.
@@ -88,7 +94,7 @@ func (s *Store) write(c Class, b *batch) error {
 		return err
 	}
 	if c == Remote {
-		if n := s.unsynced.Add(1); n == 1 || n == syncEvery {
+		if s.unsynced.Add(1) == 1 {
 			select {
 			case s.kick <- struct{}{}:
 			default:

@@ -45,19 +45,16 @@ func TestSyncsByClass(t *testing.T) {
 			commit(t, sp, Own, entry(i))
 		}
 		check("own", 10)
-		for i := range syncEvery - 1 {
-			commit(t, sp, Remote, entry(i))
-		}
-		check("one less than a group", 10)
-		<-time.After(syncWithin - 1)
-		check("just before the time is up", 10)
+		commit(t, sp, Remote, entry(0))
+		<-time.After(syncCalm - 1)
+		check("just before it was calm", 10)
 		<-time.After(2)
-		check("the time is up", 11)
-		for i := range 3 * syncEvery {
+		check("calm", 11)
+		for i := range 110 {
 			commit(t, sp, Remote, entry(i))
-			synctest.Wait()
+			<-time.After(syncWithin / 50)
 		}
-		check("three groups", 14)
+		check("two times the limit", 13)
 		<-time.After(time.Minute)
 		check("nothing left", 14)
 		commit(t, sp, Remote, entry(0))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/sync/lthash"
 )
 
 // Caps of a run: what may be read between two checks.
@@ -101,6 +102,32 @@ func signed(run []Envelope) error {
 		return fmt.Errorf("%w: signature at sequence %d", space.ErrForged, last.Seq())
 	}
 	return nil
+}
+
+// Sum is what Topic.Check needs of a run and can be computed before its turn,
+// by any goroutine.
+type Sum struct {
+	first, last ID
+	n           int
+	state       lthash.State
+}
+
+// hashShare is how many ids are worth a goroutine.
+const hashShare = 64
+
+// SumRun hashes the ids of a linked run and checks its last signature; a bad
+// one is left for Check to find. spread may be nil.
+func SumRun(run []Envelope, spread lthash.Spread) *Sum {
+	last := &run[len(run)-1]
+	s := &Sum{first: run[0].id, last: last.id, n: len(run)}
+	last.verified = last.verified || last.VerifySignature()
+	s.state.Fold(spread, len(run), hashShare, func(part *lthash.State, i int) { part.Add(run[i].id[:]) })
+	return s
+}
+
+// of reports whether s is of this very run, which is linked: its ends tell.
+func (s *Sum) of(run []Envelope) bool {
+	return s != nil && s.n == len(run) && s.first == run[0].id && s.last == run[len(run)-1].id
 }
 
 // CheckRun checks that run continues a chain at prev, or begins it if prev is

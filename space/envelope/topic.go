@@ -54,6 +54,7 @@ type Topic struct {
 	pending pending
 	ids     IDs
 	final   func(ChainID) (Head, bool)
+	sum     *Sum   // while CheckSummed runs
 	commits uint64 // which Advance is current
 }
 
@@ -191,6 +192,13 @@ func (t *Topic) Digest() [32]byte { return t.state.Sum() }
 //   - space.ErrForged, space.ErrMalformed, space.ErrTooLarge: the run, or the
 //     certificate, is wrong; whoever sent it is to blame.
 func (t *Topic) Check(cert *Certificate, run []Envelope) (Advance, error) {
+	return t.CheckSummed(cert, run, nil)
+}
+
+// CheckSummed is Check of a run whose Sum is known; nil: it is not.
+func (t *Topic) CheckSummed(cert *Certificate, run []Envelope, sum *Sum) (Advance, error) {
+	t.sum = sum
+	defer func() { t.sum = nil }()
 	if err := t.form(cert, run); err != nil {
 		return Advance{}, fmt.Errorf("check run: %w", err)
 	}
@@ -342,6 +350,10 @@ func (t *Topic) advance(c Chain, run []Envelope) (Advance, error) {
 	adv := Advance{
 		Chain: c, New: run, Left: left,
 		Count: t.count + uint64(len(run)), State: t.state, base: t.commits + 1,
+	}
+	if t.sum.of(run) {
+		adv.State.Merge(&t.sum.state)
+		return adv, nil
 	}
 	for i := range run {
 		adv.State.Add(run[i].id[:])

@@ -68,6 +68,7 @@ type Reader struct {
 	start uint64 // first envelope of the body it belongs to
 	kind  envelope.Type
 	part  []byte // of a body of several parts
+	ahead Opened // while Take runs
 	err   error
 }
 
@@ -210,6 +211,49 @@ func (r *Reader) Open(e envelope.Envelope) (body []byte, done bool, err error) {
 	return nil, false, fmt.Errorf("open envelope %d: %w", e.Seq(), err)
 }
 
+// Opener opens entries of a chain ahead of its Reader, for one goroutine.
+type Opener struct{ entry *entryKeys }
+
+// Openers makes Openers of the chain, for any goroutine; nil while the author
+// is not known.
+func (r *Reader) Openers() func() *Opener {
+	if r.state != authorKnown {
+		return nil
+	}
+	ak, err := r.keys.Author(r.author)
+	if err != nil {
+		return nil // setAuthor has found the same
+	}
+	chain := r.chain
+	return func() *Opener { return &Opener{newEntryKeys(ak.secret, space.LabelEntry, chain)} }
+}
+
+// Opened is an entry that was opened ahead of its turn.
+type Opened struct {
+	id   envelope.ID // zero: none
+	part []byte
+	more bool
+	err  error
+}
+
+// Open opens an entry of the chain. What it says is Reader.Take's to tell.
+func (o *Opener) Open(e envelope.Envelope) Opened {
+	part, more, err := openPart(o.entry.at(e.Seq()), e)
+	return Opened{e.ID(), part, more, err}
+}
+
+// Whole is the body, if it is one of a single part.
+func (o *Opened) Whole() ([]byte, bool) {
+	return o.part, o.err == nil && !o.more && o.id != envelope.ID{}
+}
+
+// Take is Open of an envelope that may have been opened ahead.
+func (r *Reader) Take(e envelope.Envelope, ahead Opened) (body []byte, done bool, err error) {
+	r.ahead = ahead
+	defer func() { r.ahead = Opened{} }()
+	return r.Open(e)
+}
+
 // openNext opens e under the key of its type and place.
 func (r *Reader) openNext(e envelope.Envelope) (part []byte, more bool, err error) {
 	t := e.Type()
@@ -223,6 +267,8 @@ func (r *Reader) openNext(e envelope.Envelope) (part []byte, more bool, err erro
 		return nil, false, space.ErrNoKey
 	case t == envelope.Hello && r.state == authorUnknown:
 		return r.openHello(e)
+	case t == envelope.Entry && r.state == authorKnown && r.ahead.id == e.ID():
+		return r.ahead.part, r.ahead.more, r.ahead.err
 	case t == envelope.Entry && r.state == authorKnown:
 		return openPart(r.entry.at(e.Seq()), e)
 	}

@@ -72,6 +72,33 @@ func (s *State) Merge(t *State) {
 	}
 }
 
+// Spread runs f(0) to f(n-1), at once or one after the other, and returns when
+// all have. It is how who owns goroutines lends them.
+type Spread func(n int, f func(i int))
+
+// Fold lets fold change the state for each of n elements, in pieces of at least
+// share of them, each in a state of its own: s is their sum. A nil spread does
+// them one after the other.
+func (s *State) Fold(spread Spread, n, share int, fold func(part *State, i int)) {
+	const most = 16
+	parts := min(n/share, most)
+	if spread == nil || parts < 2 {
+		for i := range n {
+			fold(s, i)
+		}
+		return
+	}
+	sums := make([]State, parts)
+	spread(parts, func(p int) {
+		for i := p * n / parts; i < (p+1)*n/parts; i++ {
+			fold(&sums[p], i)
+		}
+	})
+	for p := range sums {
+		s.Merge(&sums[p])
+	}
+}
+
 // halves are the lanes each of the two CompressBlocks of an element feeds.
 func (s *State) halves() (lo, hi *[blockWords]uint64) {
 	return (*[blockWords]uint64)(s.words[:]), (*[blockWords]uint64)(s.words[blockWords:])

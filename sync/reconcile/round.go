@@ -96,6 +96,9 @@ func (s *Session) startRound(leads bool) error {
 // state notes what our set is now: verdicts compare what was said, never what
 // is.
 func (s *Session) state() error {
+	if err := s.drain(); err != nil {
+		return err
+	}
 	sum, err := s.summary()
 	if err != nil {
 		return err

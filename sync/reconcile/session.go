@@ -49,6 +49,22 @@ type Sink interface {
 	Deliver(cert *envelope.Certificate, run []envelope.Envelope) (Delivered, error)
 }
 
+// Pipe is a Sink that goes on to take runs while it still judges earlier ones.
+type Pipe interface {
+	Sink
+	// Submit hands in a run. It waits if too much is under way.
+	Submit(cert *envelope.Certificate, run []envelope.Envelope)
+	// Outcomes says what became of runs handed in, each once and in their
+	// order: of those that are judged by now, or, if all is set, of every one.
+	Outcomes(all bool) []Outcome
+}
+
+// Outcome is what Sink.Deliver would have returned.
+type Outcome struct {
+	Delivered
+	Err error
+}
+
 // ControlLog trades the space's control log as pages sealed for the members.
 type ControlLog interface {
 	// ControlSince gives pages of at most MaxControlPage bytes with what comes
@@ -210,7 +226,8 @@ type Session struct {
 	spoke        bool // something was said since we last heard an answer
 	control      incoming
 	pass         *pass
-	minTree      int // chains below which nobody descends
+	piped        []handed // to a Pipe, and not told of yet
+	minTree      int      // chains below which nobody descends
 }
 
 // feed produces messages one by one, so that a large answer exists only as far

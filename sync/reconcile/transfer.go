@@ -291,24 +291,64 @@ func (s *Session) onRun(m Envelopes) error {
 	return s.deliver(chain, m)
 }
 
+// handed is a run that a Pipe has.
+type handed struct {
+	chain envelope.ChainID
+	n     int
+}
+
 // deliver hands a run to our replica. After a run that was not taken the rest
 // of its chain could only be a gap: it is not handed on.
 func (s *Session) deliver(chain envelope.ChainID, m Envelopes) error {
-	p, n := s.pass, len(m.Run)
-	if p.refused != nil && *p.refused == chain {
+	n := len(m.Run)
+	if r := s.pass.refused; r != nil && *r == chain {
 		s.res.Refused += n
 		return nil
 	}
-	d, err := s.cfg.Sink.Deliver(m.Cert, m.Run)
+	pipe, ok := s.cfg.Sink.(Pipe)
+	if !ok {
+		d, err := s.cfg.Sink.Deliver(m.Cert, m.Run)
+		return s.delivered(handed{chain, n}, d, err)
+	}
+	s.piped = append(s.piped, handed{chain, n})
+	pipe.Submit(m.Cert, m.Run)
+	return s.hear(pipe.Outcomes(false))
+}
+
+// hear takes note of what a Pipe says.
+func (s *Session) hear(outcomes []Outcome) error {
+	for _, o := range outcomes {
+		if len(s.piped) == 0 {
+			return errors.New("deliver: outcome of a run that was not handed in")
+		}
+		h := s.piped[0]
+		s.piped = s.piped[1:]
+		if err := s.delivered(h, o.Delivered, o.Err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drain waits until everything that came is judged.
+func (s *Session) drain() error {
+	if len(s.piped) == 0 {
+		return nil
+	}
+	return s.hear(s.cfg.Sink.(Pipe).Outcomes(true))
+}
+
+// delivered takes note of what became of a run.
+func (s *Session) delivered(h handed, d Delivered, err error) error {
 	var gap envelope.ErrGap
 	switch {
 	case errors.Is(err, envelope.ErrDuplicate):
-		d, err = Delivered{Duplicate: n}, nil
+		d, err = Delivered{Duplicate: h.n}, nil
 	case errors.Is(err, envelope.ErrFork):
-		d, err = Delivered{Refused: n}, nil
-		s.noteFork(chain)
+		d, err = Delivered{Refused: h.n}, nil
+		s.noteFork(h.chain)
 	case errors.As(err, &gap), errors.Is(err, envelope.ErrCrowded):
-		d, err = Delivered{Refused: n}, nil
+		d, err = Delivered{Refused: h.n}, nil
 	case byPeer(err):
 		return blame("run", err)
 	}
@@ -318,8 +358,8 @@ func (s *Session) deliver(chain envelope.ChainID, m Envelopes) error {
 	s.res.Received += d.Accepted
 	s.res.Duplicate += d.Duplicate
 	s.res.Refused += d.Refused
-	if d.Refused > 0 {
-		p.refused = &chain
+	if d.Refused > 0 && s.pass != nil {
+		s.pass.refused = &h.chain
 	}
 	return nil
 }

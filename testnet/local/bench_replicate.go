@@ -24,11 +24,11 @@ type ReplicateOptions struct {
 }
 
 // BenchReplicate measures how an empty node is filled from a full one, two
-// processes on one machine. A round begins with the request to join and ends
-// when the newcomer holds the same digest and has shown it to the full one,
+// processes on one machine. A round begins when the newcomer says that it has
+// joined, which is when its first session begins, and ends when it holds the same digest and has shown it to the full one,
 // hands out sampled records of the right version, and has acknowledged a
 // record of its own: that is synced to disk, and with it all that was stored
-// before. The join itself is a row of its own and counted.
+// before. The join comes apart.
 //
 // Beside it, in turns, runs a bare loop: a process streams as many sealed
 // entries of the same records over a socket, this one opens, hashes and stores
@@ -77,6 +77,7 @@ type replication struct {
 	joined, filled, bare, restarts []time.Duration
 	wire, synced                   []float64 // bytes a record
 	rss                            []float64 // MiB at most
+	cpu, fullCPU                   []float64 // seconds
 }
 
 func (b *replication) run(ctx context.Context) ([]Row, error) {
@@ -95,7 +96,7 @@ func (b *replication) run(ctx context.Context) ([]Row, error) {
 			return nil, fmt.Errorf("the bare loop: %w", err)
 		}
 		b.bare = append(b.bare, took)
-		b.Progress(fmt.Sprintf("round %d: kith %.1f ms, of which %.1f to join; bare %.1f ms; %.0f MiB",
+		b.Progress(fmt.Sprintf("round %d: kith %.1f ms after %.1f to join; bare %.1f ms; %.0f MiB",
 			i, ms(b.filled[i]), ms(b.joined[i]), ms(took), b.rss[i]))
 	}
 	return b.rows(wrote), nil
@@ -204,10 +205,12 @@ func (b *replication) round(ctx context.Context, name string) error {
 	n := nodes[0]
 	defer func() { n.kill() }()
 	wire, start := loopbackBytes(), time.Now()
+	cpu, fullCPU := cpuOf(n.cmd.Process.Pid), cpuOf(b.full.cmd.Process.Pid)
 	if _, err := n.JoinWait(ctx, inv.Link, 15*time.Second); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	b.joined = append(b.joined, time.Since(start))
+	joined := time.Now()
+	b.joined = append(b.joined, joined.Sub(start))
 	if err := b.await(ctx, n); err != nil {
 		return err
 	}
@@ -226,7 +229,9 @@ func (b *replication) round(ctx context.Context, name string) error {
 	if _, err := n.PutRecord(ctx, b.id, space.Path{Collection: forumPost, Key: "own"}, rec, nil); err != nil {
 		return fmt.Errorf("write a record of its own: %w", err)
 	}
-	b.filled = append(b.filled, time.Since(start))
+	b.filled = append(b.filled, time.Since(joined))
+	b.cpu = append(b.cpu, cpuOf(n.cmd.Process.Pid)-cpu)
+	b.fullCPU = append(b.fullCPU, cpuOf(b.full.cmd.Process.Pid)-fullCPU)
 	b.wire = append(b.wire, wired/float64(b.Entries))
 	b.synced = append(b.synced, float64(st.Counters["syncBytes"])/float64(b.Entries))
 	b.rss = append(b.rss, peakMiB(n.cmd.Process.Pid))
@@ -304,6 +309,8 @@ func (b *replication) rows(wrote time.Duration) []Row {
 		{"records-per-second", float64(b.Entries) / kith.Seconds(), "/s", n},
 		{"wire-bytes", typical(b.wire), "B", n},
 		{"sync-bytes", typical(b.synced), "B", n},
+		{"cpu", typical(b.cpu), "s", n},
+		{"full-cpu", typical(b.fullCPU), "s", n},
 		{"rss", typical(b.rss), "MiB", n},
 		{"full-rss", peakMiB(b.full.cmd.Process.Pid), "MiB", 1},
 		{"restart-seconds", median(b.restarts).Seconds(), "s", n},

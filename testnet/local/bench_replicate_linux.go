@@ -38,3 +38,19 @@ func peakMiB(pid int) float64 {
 	}
 	return 0
 }
+
+// cpuOf is the processor time a process has used, in seconds.
+func cpuOf(pid int) float64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	const user, system, ticks = 11, 12, 100
+	var u, s float64
+	if len(fields) > system {
+		_, _ = fmt.Sscan(fields[user], &u)
+		_, _ = fmt.Sscan(fields[system], &s)
+	}
+	return (u + s) / ticks
+}

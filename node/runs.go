@@ -1,0 +1,257 @@
+package node
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/seal"
+	"github.com/kithnet/kith/sync/lthash"
+	"github.com/kithnet/kith/sync/reconcile"
+)
+
+var _ lthash.Spread = inParallel
+
+// inParallel runs f(0) to f(n-1) on all processors and returns when all have.
+func inParallel(n int, f func(i int)) {
+	workers := min(n, runtime.GOMAXPROCS(0))
+	if workers < 2 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			f(i)
+		}
+	}
+	for range workers - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
+}
+
+// groupBytes bounds the runs of one chain that are taken as one: they are
+// checked by the last signature and stored in one batch.
+const groupBytes = 1 << 20
+
+// runGroup is runs of one chain that follow each other, on their way into the
+// space. What can be computed without it is, while the group before is stored.
+type runGroup struct {
+	runs []*runIn
+	all  *runIn // as one; nil if it is only one
+	size int
+	done chan struct{} // closed when the whole is prepared
+}
+
+// gather takes from the inbox the runs that go on where m ends. Another message
+// met on the way is handled next.
+func (a *actor) gather(m *runIn) *runGroup {
+	g := &runGroup{runs: []*runIn{m}, size: runBytes(m.run)}
+	n := len(m.run)
+	for m.fork == nil && n > 0 && g.size < groupBytes {
+		next, ok := a.take()
+		if !ok {
+			break
+		}
+		r, ok := next.(*runIn)
+		if !ok || !r.follows(g.runs[len(g.runs)-1]) || n+len(r.run) > envelope.MaxRun {
+			a.push(next)
+			break
+		}
+		g.runs = append(g.runs, r)
+		g.size, n = g.size+runBytes(r.run), n+len(r.run)
+	}
+	if len(g.runs) > 1 {
+		all := *m
+		all.run = make([]envelope.Envelope, 0, n)
+		for _, m := range g.runs {
+			all.run = append(all.run, m.run...)
+		}
+		g.all = &all
+	}
+	return g
+}
+
+// prepare hashes the group and opens its entries, beside what the actor does.
+func (a *actor) prepare(g *runGroup) {
+	g.done = make(chan struct{})
+	if g.all == nil {
+		close(g.done)
+		return
+	}
+	var openers func() *seal.Opener
+	if ch := a.chains[g.all.run[0].Chain()]; ch != nil && ch.reader != nil && ch.epoch.id == g.all.topic {
+		openers = ch.reader.Openers()
+	}
+	go func() {
+		defer close(g.done)
+		g.all.sum = envelope.SumRun(g.all.run, inParallel)
+		g.all.ahead = openAhead(openers, g.all.run)
+	}()
+}
+
+func (g *runGroup) handle(a *actor) {
+	if g.done == nil {
+		a.prepare(g)
+	}
+	if next, ok := a.take(); ok {
+		if r, ok := next.(*runIn); ok { // prepared while this group is stored
+			group := a.gather(r)
+			a.prepare(group)
+			next = group
+		}
+		a.push(next)
+	}
+	<-g.done
+	a.ingestGroup(g)
+}
+
+// follows reports whether m goes on where p ends.
+func (m *runIn) follows(p *runIn) bool {
+	last := p.run[len(p.run)-1]
+	return m.fork == nil && m.cert == nil && m.topic == p.topic && m.from == p.from && len(m.run) > 0 &&
+		m.run[0].Chain() == last.Chain() && m.run[0].Seq() == last.Seq()+1 && m.run[0].Prev() == last.ID()
+}
+
+func runBytes(run []envelope.Envelope) (n int) {
+	for i := range run {
+		n += run[i].Len()
+	}
+	return n
+}
+
+// ingestGroup takes the runs as one; or each by itself, if that does not do:
+// the first may be good.
+func (a *actor) ingestGroup(g *runGroup) {
+	if g.all != nil {
+		if added, err := a.ingest(g.all); err == nil {
+			for _, m := range g.runs {
+				m.answer(added, nil)
+			}
+			return
+		}
+	}
+	for _, m := range g.runs {
+		added, err := a.ingest(m)
+		m.answer(added, err)
+	}
+}
+
+// answer tells how many envelopes of the run were new.
+func (m *runIn) answer(added []envelope.Envelope, err error) {
+	if m.reply == nil {
+		return
+	}
+	got := ingested{err: err}
+	if len(added) > 0 {
+		for i := range m.run {
+			if m.run[i].Seq() >= added[0].Seq() {
+				got.accepted++
+			}
+		}
+	}
+	m.reply <- got
+}
+
+// opened is an entry that was opened and decoded before its turn.
+type opened struct {
+	seal.Opened
+	whole bool // batch and err are of it
+	batch space.Batch
+	err   error
+}
+
+const openShare = 16 // entries that are worth a goroutine
+
+// openAhead opens the entries of a chain at once; nil if it is not worth it.
+func openAhead(openers func() *seal.Opener, envs []envelope.Envelope) []opened {
+	parts := min(len(envs)/openShare, 4*runtime.GOMAXPROCS(0))
+	if runBytes(envs) > groupBytes/4 {
+		parts = min(len(envs), 4*runtime.GOMAXPROCS(0)) // few and large
+	}
+	if parts < 2 || openers == nil {
+		return nil
+	}
+	out := make([]opened, len(envs))
+	inParallel(parts, func(p int) {
+		o := openers()
+		for i := p * len(envs) / parts; i < (p+1)*len(envs)/parts; i++ {
+			if envs[i].Type() == envelope.Entry {
+				out[i] = open(o, envs[i])
+			}
+		}
+	})
+	return out
+}
+
+func open(opener *seal.Opener, e envelope.Envelope) opened {
+	o := opened{Opened: opener.Open(e)}
+	body, whole := o.Whole()
+	if !whole {
+		return o
+	}
+	o.whole = true
+	if o.batch, o.err = space.DecodeBatch(body); o.err == nil {
+		o.batch.Sum()
+	}
+	return o
+}
+
+// decoded is the batch of a body: this entry's, or of parts that it completes.
+func (o *opened) decoded(body []byte) (space.Batch, error) {
+	if whole, ok := o.Whole(); ok && o.whole && len(whole) == len(body) && &whole[0] == &body[0] {
+		return o.batch, o.err
+	}
+	return space.DecodeBatch(body)
+}
+
+// flightRuns is how many runs of a stream are under way to their space at once.
+const flightRuns = 24
+
+var _ reconcile.Pipe = (*replica)(nil)
+
+// Submit hands a run to the space.
+func (r *replica) Submit(cert *envelope.Certificate, run []envelope.Envelope) {
+	if len(r.flight) >= flightRuns {
+		r.land()
+	}
+	m := &runIn{topic: r.e.id, from: r.with, cert: cert, run: run, reply: make(chan ingested, 1)}
+	if err := r.a.send(r.ctx, m); err != nil {
+		m.reply <- ingested{err: err}
+	}
+	r.flight = append(r.flight, m)
+}
+
+// Outcomes says what became of runs.
+func (r *replica) Outcomes(all bool) []reconcile.Outcome {
+	for len(r.flight) > 0 && (all || len(r.flight[0].reply) > 0) {
+		r.land()
+	}
+	out := r.landed
+	r.landed = nil
+	return out
+}
+
+// land waits for the answer to the first run under way.
+func (r *replica) land() {
+	m := r.flight[0]
+	r.flight = r.flight[1:]
+	var got ingested
+	select {
+	case got = <-m.reply:
+	case <-r.a.ended:
+		got.err = space.ErrUnavailable
+	case <-r.ctx.Done():
+		got.err = r.ctx.Err()
+	}
+	r.landed = append(r.landed, reconcile.Outcome{
+		Delivered: reconcile.Delivered{Accepted: got.accepted, Duplicate: max(0, len(m.run)-got.accepted)}, Err: got.err,
+	})
+}
