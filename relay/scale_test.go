@@ -161,7 +161,7 @@ func TestManyTopics(t *testing.T) {
 	writer.wrote.Store(true)
 	reader.wrote.Store(true)
 	for i, w := range worlds {
-		c := w.chain(t, "w", fmt.Sprint("chain ", i))
+		c := w.chain(t, fmt.Sprint("writer ", i), fmt.Sprint("chain ", i))
 		writer.rep[i].hold(t, c)
 		b, err := c.frame(t, 0, 0).AppendBinary(nil)
 		if err != nil {
