@@ -531,6 +531,7 @@ func TestForkAsks(t *testing.T) {
 	a, b := forkNode(t), forkNode(t)
 	id := club(t, a, b)
 	forkPut(t, a, id, "before")
+	soon(t, "a has said everything", stated(a, id))
 	soon(t, "both hold the chain", func() error { return sameSet(id, a, b) })
 	aa, e := a.anyByID(id), b.anyByID(id).current()
 	before := setOf(aa, aa.current())
