@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -50,6 +51,10 @@ type Config struct {
 	Passphrase []byte
 	// Rates bound what is spent on the sync streams of peers.
 	Rates Rates
+	// Exempt are networks in which any number of peers may share an address;
+	// nil: loopback. Elsewhere an IPv4 address and an IPv6 network of 56 bits
+	// have eight connections.
+	Exempt []netip.Prefix
 	// Host are further libp2p options, applied last (simulated networks).
 	Host []libp2p.Option
 	// Log receives the node's log; nil discards it.
@@ -110,7 +115,7 @@ func (c *Config) validate() error {
 			errs = append(errs, fmt.Errorf("http %q: want host:port: %w", c.HTTP, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, validExempt(c.Exempt))...)
 }
 
 func (c *Config) open(key [32]byte) (*store.Store, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,13 +30,17 @@ import (
 // through their relays and then, where NATs let it, directly, and lets peers
 // find out how reachable they are. On a simulated network, which extra brings,
 // nobody finds out anything.
-func newHost(key crypto.PrivKey, listen []string, told func([]multiaddr.Multiaddr) []multiaddr.Multiaddr, extra []libp2p.Option) (host.Host, error) {
+func newHost(key crypto.PrivKey, listen []string, told func([]multiaddr.Multiaddr) []multiaddr.Multiaddr, exempt []netip.Prefix, extra []libp2p.Option) (host.Host, error) {
 	cm, err := connmgr.NewConnManager(96, 192, connmgr.WithGracePeriod(time.Minute))
 	if err != nil {
 		return nil, fmt.Errorf("connection manager: %w", err)
 	}
+	limits, err := limited(exempt)
+	if err != nil {
+		return nil, err
+	}
 	opts := []libp2p.Option{
-		libp2p.Identity(key),
+		libp2p.Identity(key), limits,
 		libp2p.ListenAddrStrings(listen...),
 		libp2p.ConnectionManager(cm),
 		libp2p.AddrsFactory(told),

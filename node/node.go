@@ -141,10 +141,10 @@ func New(cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.outside = newReach(n.relays.all, parseAddrs(cfg.Announce), n.log)
-	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, n.meter.measuring(cfg.Host)); err != nil {
+	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, cfg.Exempt, n.meter.measuring(cfg.Host)); err != nil {
 		return nil, err
 	}
-	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{Demoted: n.demoted}); err != nil {
+	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{Demoted: n.demoted, Exempt: cfg.Exempt}); err != nil {
 		return nil, err
 	}
 	n.book = newPeerBook(n.host.ID(), n.savePeer)
@@ -248,6 +248,7 @@ func (n *Node) connected(c network.Conn) {
 		})
 	}
 	n.sched.welcome(p)
+	n.shield(p)
 	for _, sid := range n.spaceIDs() {
 		if n.book.knows(sid, p) {
 			n.reconcile(sid, p)
@@ -532,6 +533,7 @@ func (n *Node) heartbeat(ctx context.Context) {
 		case <-t.C:
 			t.Reset(jitter(syncEvery))
 		}
+		n.shield(n.host.Network().Peers()...)
 		for _, r := range n.all() {
 			for _, p := range n.book.of(r.sid) {
 				if connectedTo(n.host, p.ID) {

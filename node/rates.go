@@ -1,6 +1,8 @@
 package node
 
 import (
+	"cmp"
+	"errors"
 	"sync"
 	"time"
 
@@ -31,6 +33,9 @@ func (r Rates) withDefaults() Rates {
 const (
 	// rateBurst is how long a peer that was idle may go at any speed.
 	rateBurst = time.Second / 4
+	// maxDebt is how far a share runs ahead. A stream that would have to wait
+	// longer ends.
+	maxDebt = 10 * time.Second
 	// openBytes is what a stream costs its opener beyond its bytes: two
 	// signatures and some hashing.
 	openBytes = 32 << 10
@@ -40,8 +45,10 @@ const (
 	maxShares = 1024
 )
 
-// rates are the shares of all peers: token buckets that run ahead instead of
-// refusing, so that who takes more waits longer. However many streams a peer
+var errOverShare = errors.New("more streams at once than the peer's share of the node's bandwidth serves")
+
+// rates are the shares of all peers: token buckets that run ahead, so that who
+// takes more waits longer, up to maxDebt. However many streams a peer
 // has, they draw on its one share. A leaf; the time is an argument.
 type rates struct {
 	limit Rates
@@ -50,8 +57,7 @@ type rates struct {
 	peers  map[peer.ID]*share
 	active int       // peers that moved something within activeFor, as of
 	as     time.Time // this time
-	waits  uint64
-	waited time.Duration
+	counts rateCounts
 }
 
 // share is one peer's.
@@ -71,8 +77,9 @@ func newRates(limit Rates) *rates {
 }
 
 // take uses cost bytes of a peer's share, and notes what went over the wire.
-// It says how long to wait: before what is sent, after what was read.
-func (r *rates) take(p peer.ID, cost int, went traffic, now time.Time) time.Duration {
+// It says how long to wait: before what is sent, after what was read. The error
+// is errOverShare.
+func (r *rates) take(p peer.ID, cost int, went traffic, now time.Time) (time.Duration, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.peers[p]
@@ -92,13 +99,17 @@ func (r *rates) take(p peer.ID, cost int, went traffic, now time.Time) time.Dura
 	if idle := now.Add(-rateBurst); s.paid.Before(idle) {
 		s.paid = idle
 	}
+	if s.paid.Sub(now) > maxDebt {
+		r.counts.Refused++
+		return 0, errOverShare
+	}
 	s.paid = s.paid.Add(time.Duration(float64(cost) / r.rate(now) * float64(time.Second)))
 	wait := max(0, s.paid.Sub(now))
 	if wait > 0 {
-		r.waits++
-		r.waited += wait
+		r.counts.Waits++
+		r.counts.Waited += wait
 	}
-	return wait
+	return wait, nil
 }
 
 // rate is what one peer may use now, in bytes a second. mu is held.
@@ -133,16 +144,17 @@ func (r *rates) moved(p peer.ID) traffic {
 	return traffic{}
 }
 
-// rateCounts count what the shares made streams wait. They only rise.
+// rateCounts count what the shares did to streams. They only rise.
 type rateCounts struct {
-	Waits  uint64
-	Waited time.Duration
+	Waits   uint64
+	Waited  time.Duration
+	Refused uint64 // ended: too far ahead of their peer's share
 }
 
 func (r *rates) counters() rateCounts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return rateCounts{r.waits, r.waited}
+	return r.counts
 }
 
 // paced is a stream that keeps to its peer's share.
@@ -152,30 +164,31 @@ type paced struct {
 	peer  peer.ID
 }
 
-// pace puts a stream under its peer's share, which it costs something if the
-// peer opened it.
+// pace puts a stream under its peer's share.
 func (r *rates) pace(s network.Stream) *paced {
-	p := &paced{Stream: s, rates: r, peer: s.Conn().RemotePeer()}
-	if s.Stat().Direction == network.DirInbound {
-		p.pay(openBytes, traffic{})
-	}
-	return p
+	return &paced{Stream: s, rates: r, peer: s.Conn().RemotePeer()}
 }
 
+// opened charges a peer for a stream that it opened.
+func (p *paced) opened() error { return p.pay(openBytes, traffic{}) }
+
 // pay waits until the share allows what something costs.
-func (p *paced) pay(cost int, went traffic) {
-	if d := p.rates.take(p.peer, cost, went, time.Now()); d > 0 {
+func (p *paced) pay(cost int, went traffic) error {
+	d, err := p.rates.take(p.peer, cost, went, time.Now())
+	if d > 0 {
 		<-time.After(d)
 	}
+	return err
 }
 
 func (p *paced) Write(b []byte) (int, error) {
-	p.pay(len(b), traffic{out: uint64(len(b))})
+	if err := p.pay(len(b), traffic{out: uint64(len(b))}); err != nil {
+		return 0, err
+	}
 	return p.Stream.Write(b)
 }
 
 func (p *paced) Read(b []byte) (int, error) {
 	n, err := p.Stream.Read(b)
-	p.pay(n, traffic{in: uint64(n)})
-	return n, err
+	return n, cmp.Or(err, p.pay(n, traffic{in: uint64(n)}))
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 // the total in equal parts.
 func TestRates(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		limit := Rates{PerPeer: int64(rapid.IntRange(1000, 1_000_000).Draw(r, "per peer"))}
+		limit := Rates{PerPeer: int64(rapid.IntRange(5000, 1_000_000).Draw(r, "per peer"))}
 		limit.Total = limit.PerPeer * int64(rapid.IntRange(1, 4).Draw(r, "total"))
 		k := newRates(limit)
 		now := time.Unix(1e9, 0)
@@ -34,7 +35,11 @@ func TestRates(t *testing.T) {
 			for _, s := range streams {
 				if !s.free.After(now) { // each takes as fast as it may
 					n := rapid.IntRange(1, 500).Draw(r, "bytes")
-					s.free = now.Add(k.take(s.p, n, traffic{out: uint64(n)}, now))
+					wait, err := k.take(s.p, n, traffic{out: uint64(n)}, now)
+					if err != nil {
+						r.Fatal(err)
+					}
+					s.free = now.Add(wait)
 					peers[s.p] += n
 				}
 			}
@@ -68,7 +73,11 @@ func TestRatesAreFair(t *testing.T) {
 		for i := range free {
 			who := min(1, i/100)
 			if !free[i].After(now) {
-				free[i] = now.Add(k.take(peer.ID(fmt.Sprint(who)), 10, traffic{}, now))
+				wait, err := k.take(peer.ID(fmt.Sprint(who)), 10, traffic{}, now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				free[i] = now.Add(wait)
 				got[who] += 10
 			}
 		}
@@ -83,18 +92,28 @@ func TestRatesAreFair(t *testing.T) {
 func TestRatesIdle(t *testing.T) {
 	k := newRates(Rates{PerPeer: 1000, Total: 10_000})
 	now := time.Unix(1e9, 0)
-	if w := k.take("a", 250, traffic{in: 250}, now); w != 0 {
+	if w, _ := k.take("a", 250, traffic{in: 250}, now); w != 0 {
 		t.Errorf("waits %v within the burst", w)
 	}
-	if w := k.take("a", 1000, traffic{}, now); w != time.Second {
+	if w, _ := k.take("a", 1000, traffic{}, now); w != time.Second {
 		t.Errorf("waits %v, want a second", w)
 	}
 	now = now.Add(time.Hour)
-	if w := k.take("a", 251, traffic{}, now); w != time.Millisecond {
+	if w, _ := k.take("a", 251, traffic{}, now); w != time.Millisecond {
 		t.Errorf("waits %v after an hour", w)
 	}
 	if c := k.counters(); c.Waits != 2 || c.Waited != time.Second+time.Millisecond {
 		t.Errorf("%+v", c)
+	}
+	now = now.Add(time.Hour)
+	if w, err := k.take("a", 12_000, traffic{}, now); err != nil || w != 11750*time.Millisecond {
+		t.Errorf("waits %v, %v", w, err)
+	}
+	if _, err := k.take("a", 1, traffic{}, now); !errors.Is(err, errOverShare) || k.counters().Refused != 1 {
+		t.Errorf("far ahead: %v, %+v", err, k.counters())
+	}
+	if _, err := k.take("a", 1, traffic{}, now.Add(2*time.Second)); err != nil {
+		t.Errorf("less far ahead: %v", err)
 	}
 	now = now.Add(time.Hour)
 	for i := range 3 * maxShares {

@@ -132,7 +132,13 @@ func (n *Node) converse(a *actor, e *epoch, s network.Stream, cfg reconcile.Conf
 	if err != nil {
 		return nil, err
 	}
-	c.live = reconcile.NewLive(n.rates.pace(s), ses, c.moved, c.told)
+	paced := n.rates.pace(s)
+	if cfg.Role == reconcile.Responder {
+		if err := paced.opened(); err != nil {
+			return nil, err
+		}
+	}
+	c.live = reconcile.NewLive(paced, ses, c.moved, c.told)
 	return c, nil
 }
 
