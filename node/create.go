@@ -47,7 +47,7 @@ func found(s *self, id space.ID, name string, policy space.Policy, own *ownDID, 
 	if err != nil {
 		return nil, err
 	}
-	first, err := firstEpoch(s, state, gk, iss, relays)
+	first, err := firstEpoch(s, state, gk, iss, relays, now)
 	if err != nil {
 		return nil, err
 	}
@@ -71,14 +71,16 @@ func found(s *self, id space.ID, name string, policy space.Policy, own *ownDID, 
 
 // firstEpoch is the body of the entry that makes a space writable: its outer
 // part in clear, the key wrapped to the founder alone.
-func firstEpoch(s *self, state *control.State, gk seal.GroupKey, iss seal.Issuer, relays []string) (control.Epoch, error) {
+func firstEpoch(s *self, state *control.State, gk seal.GroupKey, iss seal.Issuer, relays []string, now time.Time) (control.Epoch, error) {
 	puk := s.ownState().PUK
 	wrap, err := seal.Wrap(puk, seal.WrapContext{SpaceID: state.SpaceID, Epoch: 1, C: s.c}, seal.Full(gk))
 	if err != nil {
 		return control.Epoch{}, err
 	}
+	fetch := gk.Fetch().Public().(ed25519.PublicKey)
+	desc := describeTopic(iss, fetch, now)
 	inner, err := control.EpochInner{
-		IssuerPub: [32]byte(iss.Public()), FetchPub: [32]byte(gk.Fetch().Public().(ed25519.PublicKey)), Relays: relays,
+		IssuerPub: [32]byte(iss.Public()), FetchPub: [32]byte(fetch), Relays: relays, Descriptor: desc[:],
 	}.Encode()
 	if err != nil {
 		return control.Epoch{}, err

@@ -140,6 +140,8 @@ func (n *Node) Forget(_ context.Context, id space.ID) error {
 	n.mu.Lock()
 	r := n.spaces[a.sid]
 	delete(n.spaces, a.sid)
+	n.relays.set(a.sid, nil)
+	n.relayed.forget(a.sid)
 	n.mu.Unlock()
 	if r == nil {
 		return fmt.Errorf("forget %s: %w", id, space.ErrSpaceNotFound)

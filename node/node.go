@@ -50,6 +50,7 @@ type Node struct {
 	relays   *ownRelays
 	relay    *relay.Relay // the relay role; nil: none
 	outside  *reach       // how others get here
+	relayed  *relayKeeper // what relays hold for us
 	mender   *mender
 	stats    stats
 	api      net.Listener // nil without Config.HTTP
@@ -151,7 +152,8 @@ func New(cfg Config) (_ *Node, err error) {
 	n.rates = newRates(cfg.Rates)
 	n.sched = newScheduler(n.reconcileWith, n.rates.moved)
 	n.redial = newRedialer(n.host, n.book, parsePeers(cfg.Bootstrap), n.spaceIDs, n.log)
-	n.redial.relays = n.relays.all
+	n.redial.relays, n.redial.dialled = n.relays.all, n.relays.dialled
+	n.relayed = newRelayKeeper(n)
 	if err := n.loadPeers(); err != nil {
 		return nil, err
 	}
@@ -174,6 +176,7 @@ func New(cfg Config) (_ *Node, err error) {
 func (n *Node) serve() {
 	n.host.SetStreamHandler(joinProtocol, n.serveJoin)
 	n.host.SetStreamHandler(objectProtocol, n.serveObject)
+	n.host.SetStreamHandler(receiptProtocol, n.serveReceipts)
 	n.host.SetStreamHandler(forkProtocol, n.serveFork)
 	n.host.SetStreamHandler(proposeProtocol, n.servePropose)
 	n.host.SetStreamHandler(delegateProtocol, n.serveDelegate)
@@ -191,6 +194,7 @@ func (n *Node) serve() {
 	})
 	n.wg.Go(func() { n.redial.run(n.ctx) })
 	n.wg.Go(func() { n.outside.run(n.ctx, n.host) })
+	n.wg.Go(func() { n.relayed.run(n.ctx) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
 	n.wg.Go(n.tendChildren)
 	n.wg.Go(n.tendParents)
@@ -249,6 +253,8 @@ func (n *Node) connected(c network.Conn) {
 	}
 	n.sched.welcome(p)
 	n.shield(p)
+	n.outside.poke()
+	n.relayed.connected(p)
 	for _, sid := range n.spaceIDs() {
 		if n.book.knows(sid, p) {
 			n.reconcile(sid, p)
@@ -275,6 +281,7 @@ func (n *Node) Close() error {
 		n.host.RemoveStreamHandler(syncProtocol)
 		n.host.RemoveStreamHandler(joinProtocol)
 		n.host.RemoveStreamHandler(objectProtocol)
+		n.host.RemoveStreamHandler(receiptProtocol)
 		n.host.RemoveStreamHandler(forkProtocol)
 		n.host.RemoveStreamHandler(proposeProtocol)
 		n.host.RemoveStreamHandler(delegateProtocol)
@@ -654,6 +661,9 @@ const comparePeers = 2
 
 func (n *Node) compare(sid [32]byte) {
 	asked := 0
+	if a := n.bySpace(sid); a != nil && len(n.relays.of(sid)) > 0 {
+		n.relayed.moved(a)
+	}
 	for _, p := range n.book.of(sid) {
 		if asked < comparePeers && connectedTo(n.host, p.ID) {
 			n.reconcile(sid, p.ID)

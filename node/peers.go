@@ -116,13 +116,14 @@ func (b *peerBook) forget(space [32]byte, drop func(peer.ID)) {
 // redialer keeps every space connected to some of its peers, and the node to
 // its bootstrap peers: links die and nothing else restores them.
 type redialer struct {
-	h      host.Host
-	book   *peerBook
-	spaces func() [][32]byte
-	always []peer.AddrInfo
-	relays func() []peer.AddrInfo // own relays: kept connected, and ways to others
-	log    *slog.Logger
-	wake   chan struct{}
+	h       host.Host
+	book    *peerBook
+	spaces  func() [][32]byte
+	always  []peer.AddrInfo
+	relays  func() []peer.AddrInfo // own relays: ways to others
+	dialled func() []peer.AddrInfo // these and their hosts: kept connected
+	log     *slog.Logger
+	wake    chan struct{}
 
 	backoff map[peer.ID]*dialBackoff // owned by run
 }
@@ -213,7 +214,7 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 			out = append(out, p)
 		}
 	}
-	for _, p := range append(r.relays(), r.always...) {
+	for _, p := range append(r.dialled(), r.always...) {
 		if !r.connected(p.ID) {
 			add(p)
 		}

@@ -20,7 +20,13 @@ type ownRelays struct {
 	mu    sync.RWMutex // guards what follows
 	named map[[32]byte][]peer.AddrInfo
 	used  map[peer.ID]*usedRelay
-	hosts map[peer.ID]peer.ID // host of a relay -> the relay that named it in a lease
+	hosts map[peer.ID]relayHost
+}
+
+// relayHost is a host that a relay named in a lease.
+type relayHost struct {
+	of   peer.ID // the relay
+	info peer.AddrInfo
 }
 
 // usedRelay is a relay and how many spaces name it.
@@ -31,7 +37,7 @@ type usedRelay struct {
 
 func newOwnRelays() *ownRelays {
 	return &ownRelays{
-		named: map[[32]byte][]peer.AddrInfo{}, used: map[peer.ID]*usedRelay{}, hosts: map[peer.ID]peer.ID{},
+		named: map[[32]byte][]peer.AddrInfo{}, used: map[peer.ID]*usedRelay{}, hosts: map[peer.ID]relayHost{},
 	}
 }
 
@@ -99,12 +105,25 @@ func (o *ownRelays) of(sid [32]byte) []peer.AddrInfo {
 }
 
 // host notes that a relay named a host of its own.
-func (o *ownRelays) host(of, host peer.ID) {
+func (o *ownRelays) host(of peer.ID, host peer.AddrInfo) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if of != host {
-		o.hosts[host] = of
+	if of != host.ID {
+		o.hosts[host.ID] = relayHost{of, host}
 	}
+}
+
+// dialled are the relays and those of their hosts that serve something here.
+func (o *ownRelays) dialled() []peer.AddrInfo {
+	out := o.all()
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for _, h := range o.hosts {
+		if o.used[h.of] != nil {
+			out = append(out, h.info)
+		}
+	}
+	return out
 }
 
 // serving is the relay of a space that a peer is, or is a host of.
@@ -112,8 +131,8 @@ func (o *ownRelays) serving(sid [32]byte, p peer.ID) (peer.ID, bool) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	named := p
-	if r, ok := o.hosts[p]; ok {
-		named = r
+	if h, ok := o.hosts[p]; ok {
+		named = h.of
 	}
 	return named, slices.ContainsFunc(o.named[sid], func(r peer.AddrInfo) bool { return r.ID == named })
 }
@@ -130,6 +149,22 @@ func (a *actor) relays(st *control.State) ([]string, error) {
 
 // maxSpaceRelays is how many relays a space may name.
 const maxSpaceRelays = 8
+
+// serve are the peers that may serve a space: its relays and their hosts.
+func (o *ownRelays) serve(sid [32]byte) []peer.ID {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	var out []peer.ID
+	for _, r := range o.named[sid] {
+		out = append(out, r.ID)
+		for id, h := range o.hosts {
+			if h.of == r.ID {
+				out = append(out, id)
+			}
+		}
+	}
+	return out
+}
 
 // checkRelays refuses addresses that members could not use: each has to end in
 // /p2p/PEERID, of a peer whose key signs what it says it holds.
@@ -156,12 +191,11 @@ func (n *Node) noteRelays(a *actor) {
 		n.log.Debug("the relays of a space are not known yet", "space", fingerprint(a.sid), "err", err)
 		return
 	}
-	if !n.relays.set(a.sid, addrs) {
-		return
-	}
+	n.relays.set(a.sid, addrs)
 	for _, r := range n.relays.of(a.sid) {
 		n.book.learn(a.sid, r)
 	}
 	n.redial.poke()
 	n.outside.poke()
+	n.relayed.took(a)
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
@@ -104,6 +105,8 @@ func (a *actor) sealInner(st *control.State, n uint64, gk seal.GroupKey, iss sea
 		IssuerPub: [32]byte(iss.Public()), FetchPub: [32]byte(gk.Fetch().Public().(ed25519.PublicKey)),
 		Relays: relays,
 	}
+	desc := describeTopic(iss, gk.Fetch().Public().(ed25519.PublicKey), time.Now())
+	inner.Descriptor = desc[:]
 	var err error
 	if inner.CtlLink, err = seal.LinkControl(rand.Reader, gk.Control(), before, a.sid, n); err != nil {
 		return nil, err

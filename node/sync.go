@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
@@ -103,6 +104,11 @@ func (n *Node) sessionConfig(ctx context.Context, a *actor, ep *epoch, with peer
 		r := &replica{ctx: ctx, a: a, e: ep, with: with, here: n.hasTopic}
 		cfg.Keys, cfg.Replica, cfg.Sink, cfg.Control = reconcile.NewFetchKey(ep.keys.Fetch()), r, r, r
 		cfg.Earlier, cfg.Memory = r, n.talks.memory(ep.id, n.hasTopic)
+		if _, serving := n.relays.serving(a.sid, with); serving {
+			if key, err := relay.KeyOf(with); err == nil {
+				cfg.Keys = reconcile.NewFetchKey(ep.keys.Fetch()).At(key)
+			}
+		}
 	}
 	return cfg
 }
@@ -122,6 +128,7 @@ func (n *Node) outcome(a *actor, ep *epoch, with peer.ID, res reconcile.Result) 
 	if a.synced(with, ep, res) {
 		a.offer(confirmation{})
 	}
+	n.relayed.showed(a, ep, with, res.Equal)
 	switch {
 	case res.Equal:
 		if a.inDoubt() {

@@ -40,6 +40,7 @@ type Net struct {
 	link      Link
 	nodes     []*Node
 	strangers int // hosts that are no nodes
+	relays    []*Relay
 
 	mu    sync.Mutex // guards what follows: the network asks for every packet
 	rand  *rand.Rand
@@ -83,6 +84,9 @@ func (w *Net) close() {
 	var wg sync.WaitGroup
 	for _, n := range w.nodes {
 		wg.Go(n.Stop)
+	}
+	for _, r := range w.relays {
+		wg.Go(r.Stop)
 	}
 	wg.Wait()
 	w.sim.Close()

@@ -98,6 +98,18 @@ type EpochInner struct {
 	Relays    []string
 	CtlLink   []byte // the control key of the epoch before, sealed under this one; empty in epoch 1
 	PrevLink  []byte // likewise the group key, when history is full
+
+	// Descriptor is the topic's, for relays (envelope.Descriptor, 145 bytes): with
+	// it any member can lease the topic. Empty in logs from before there were
+	// relays.
+	Descriptor []byte `cbor:"-"`
+}
+
+// describedInner is an EpochInner with its descriptor as it is encoded.
+type describedInner struct {
+	_          struct{} `cbor:",toarray"`
+	Inner      EpochInner
+	Descriptor []byte
 }
 
 // Invite opens a door for who holds the private half of Pub.
@@ -122,7 +134,13 @@ func (x EpochInner) Issuer() ed25519.PublicKey { return x.IssuerPub[:] }
 
 // Encode gives the bytes to seal into Epoch.Inner.
 func (x EpochInner) Encode() ([]byte, error) {
-	b, err := innerCodec.encode(x)
+	var b []byte
+	var err error
+	if len(x.Descriptor) == 0 {
+		b, err = innerCodec.encode(x)
+	} else {
+		b, err = describedCodec.encode(describedInner{Inner: x, Descriptor: x.Descriptor})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("inner epoch body: %w", err)
 	}
@@ -131,7 +149,16 @@ func (x EpochInner) Encode() ([]byte, error) {
 
 // DecodeEpochInner reads what Encode wrote, and nothing else.
 func DecodeEpochInner(b []byte) (EpochInner, error) {
-	x, err := innerCodec.decode(b)
+	var x EpochInner
+	var err error
+	if hasShape(b, 2) {
+		var d describedInner
+		d, err = describedCodec.decode(b)
+		x = d.Inner
+		x.Descriptor = d.Descriptor
+	} else {
+		x, err = innerCodec.decode(b)
+	}
 	if err != nil {
 		return EpochInner{}, fmt.Errorf("inner epoch body: %w", err)
 	}
@@ -211,6 +238,21 @@ func (x Epoch) check() error {
 		return err
 	}
 	return checkSealed(x.Wraps)
+}
+
+// maxDescriptor bounds a descriptor, whose form relays and their clients check.
+const maxDescriptor = 256
+
+func (d describedInner) check() error {
+	if len(d.Descriptor) == 0 || len(d.Descriptor) > maxDescriptor {
+		return malformed("descriptor of %d bytes", len(d.Descriptor))
+	}
+	return d.Inner.check()
+}
+
+func (d describedInner) normal() describedInner {
+	d.Inner = d.Inner.normal()
+	return d
 }
 
 func (x EpochInner) check() error {

@@ -15,12 +15,13 @@ type codec[T any] struct {
 }
 
 var (
-	genesisCodec = codec[Genesis]{Genesis.check, Genesis.normal}
-	memberCodec  = codec[MemberAdd]{MemberAdd.check, MemberAdd.normal}
-	epochCodec   = codec[Epoch]{Epoch.check, Epoch.normal}
-	innerCodec   = codec[EpochInner]{EpochInner.check, EpochInner.normal}
-	inviteCodec  = codec[Invite]{Invite.check, func(v Invite) Invite { return v }}
-	policyCodec  = codec[space.Policy]{func(space.Policy) error { return nil }, normalPolicy}
+	genesisCodec   = codec[Genesis]{Genesis.check, Genesis.normal}
+	memberCodec    = codec[MemberAdd]{MemberAdd.check, MemberAdd.normal}
+	epochCodec     = codec[Epoch]{Epoch.check, Epoch.normal}
+	innerCodec     = codec[EpochInner]{EpochInner.check, EpochInner.normal}
+	describedCodec = codec[describedInner]{describedInner.check, describedInner.normal}
+	inviteCodec    = codec[Invite]{Invite.check, func(v Invite) Invite { return v }}
+	policyCodec    = codec[space.Policy]{func(space.Policy) error { return nil }, normalPolicy}
 )
 
 func (c codec[T]) encode(v T) ([]byte, error) {
