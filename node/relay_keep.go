@@ -389,6 +389,9 @@ func (v *visit) lease() error {
 	err = v.change(func(s *tenancy) {
 		s.Token, s.Expires, s.Bytes, s.Used, s.Addrs, s.fresh = l.Token, l.Expires, l.Bytes, l.Used, l.Addrs, true
 	})
+	if !s.fresh {
+		v.k.n.outside.poke() // whom the relay knows, it lets be reached
+	}
 	if len(hosts) == 0 {
 		hosts = []peer.AddrInfo{{ID: v.p.relay}}
 	}

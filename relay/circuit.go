@@ -3,8 +3,10 @@ package relay
 import (
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
@@ -28,7 +30,7 @@ const (
 // can be reached; anybody can be the one who reaches, for a newcomer is known
 // to nobody. known is called from many goroutines.
 func ServeCircuits(h host.Host, known func(peer.ID) bool) (io.Closer, error) {
-	r, err := circuit.New(h, circuit.WithACL(guests(known)), circuit.WithResources(circuit.Resources{
+	r, err := circuit.New(h, circuit.WithACL(acl(known)), circuit.WithResources(circuit.Resources{
 		Limit:          &circuit.RelayLimit{Duration: circuitTime, Data: circuitBytes},
 		ReservationTTL: circuitSlotTime, MaxReservations: circuitSlots, MaxCircuits: circuitsOfPeer,
 		BufferSize: 4096, MaxReservationsPerPeer: 1, MaxReservationsPerIP: circuitSlotsIP, MaxReservationsPerASN: circuitSlots,
@@ -39,11 +41,42 @@ func ServeCircuits(h host.Host, known func(peer.ID) bool) (io.Closer, error) {
 	return r, nil
 }
 
-// guests are the peers that may be reached.
-type guests func(peer.ID) bool
+// acl lets those be reached whom known vouches for.
+type acl func(peer.ID) bool
 
-var _ circuit.ACLFilter = guests(nil)
+var _ circuit.ACLFilter = acl(nil)
 
-func (g guests) AllowReserve(p peer.ID, _ multiaddr.Multiaddr) bool { return g(p) }
+func (known acl) AllowReserve(p peer.ID, _ multiaddr.Multiaddr) bool { return known(p) }
 
-func (g guests) AllowConnect(peer.ID, multiaddr.Multiaddr, peer.ID) bool { return true }
+func (known acl) AllowConnect(peer.ID, multiaddr.Multiaddr, peer.ID) bool { return true }
+
+// maxGuests is how many peers are remembered for having leased something.
+const maxGuests = 65536
+
+// guests are the peers that have proved since the start that they hold a key
+// of some leased topic; which one is forgotten. A leaf, safe for concurrent use.
+type guests struct {
+	mu   *sync.Mutex // guards what follows
+	seen *simplelru.LRU[peer.ID, struct{}]
+}
+
+func newGuests() guests {
+	l, err := simplelru.NewLRU[peer.ID, struct{}](maxGuests, nil)
+	if err != nil {
+		panic(err) // of a size that is not positive
+	}
+	return guests{mu: new(sync.Mutex), seen: l}
+}
+
+func (g guests) add(p peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seen.Add(p, struct{}{})
+}
+
+func (g guests) has(p peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.seen.Get(p)
+	return ok
+}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
-	relayv2 "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/kithnet/kith/gossip"
@@ -52,8 +51,8 @@ type Config struct {
 	LeaseBurst int
 	LeaseRate  float64
 	// NoCircuit turns off what the first host does besides: it carries
-	// connections between nodes behind NATs (circuit relay v2, 64 MiB and half
-	// an hour each) and tells nodes whether they can be dialled (AutoNAT).
+	// connections to nodes behind NATs that lease something here (ServeCircuits)
+	// and tells nodes whether they can be dialled (AutoNAT v2).
 	NoCircuit bool
 	// Limits bound what is listened to on gossip.
 	Limits gossip.Limits
@@ -103,19 +102,6 @@ func set[T comparable](field *T, standard T) {
 	var zero T
 	if *field == zero {
 		*field = standard
-	}
-}
-
-// circuits is what the first host does for nodes behind NATs.
-func (c *Config) circuits(i int) []libp2p.Option {
-	if i > 0 || c.NoCircuit {
-		return []libp2p.Option{libp2p.DisableRelay()}
-	}
-	res := relayv2.DefaultResources()
-	res.Limit = &relayv2.RelayLimit{Duration: 30 * time.Minute, Data: 64 << 20}
-	res.MaxReservations, res.MaxReservationsPerIP, res.MaxReservationsPerASN = 1024, 32, 256
-	return []libp2p.Option{
-		libp2p.EnableRelayService(relayv2.WithResources(res)), libp2p.EnableNATService(), libp2p.ForceReachabilityPublic(),
 	}
 }
 

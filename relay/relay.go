@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -37,19 +38,21 @@ const (
 
 // Relay is a running relay.
 type Relay struct {
-	cfg    Config
-	key    ed25519.PrivateKey // of the first host's peer id
-	store  *store.Store
-	hosts  []host.Host
-	shards *gossip.Shards
-	owners []*owner
-	talks  talks
-	doors  doors
-	held   atomic.Int64 // bytes of all topics
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	ending sync.RWMutex // held to start work, so that Close waits for all of it
+	cfg      Config
+	key      ed25519.PrivateKey // of the first host's peer id
+	store    *store.Store
+	hosts    []host.Host
+	shards   *gossip.Shards
+	owners   []*owner
+	talks    talks
+	doors    doors
+	guests   guests
+	circuits io.Closer    // nil: none are served
+	held     atomic.Int64 // bytes of all topics
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+	ending   sync.RWMutex // held to start work, so that Close waits for all of it
 
 	leasing sync.Mutex // held while a topic is begun or forgotten
 
@@ -66,7 +69,7 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r := &Relay{cfg: cfg, topics: map[envelope.TopicID]*topic{}, codes: map[[32]byte]envelope.TopicID{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.doors = newDoors(cfg)
+	r.doors, r.guests = newDoors(cfg), newGuests()
 	if err := r.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("relay: %w", err), r.Close())
 	}
@@ -107,6 +110,11 @@ func (r *Relay) start() (err error) {
 	}
 	for _, h := range r.hosts {
 		r.serve(h)
+	}
+	if !r.cfg.NoCircuit {
+		if r.circuits, err = ServeCircuits(r.hosts[0], r.guests.has); err != nil {
+			return err
+		}
 	}
 	r.wg.Go(r.sweeper)
 	return nil
@@ -159,9 +167,11 @@ func (r *Relay) newHost(i int, seed []byte) (host.Host, error) {
 		}
 		opts = append(opts, libp2p.AddrsFactory(func([]multiaddr.Multiaddr) []multiaddr.Multiaddr { return addrs }))
 	}
-	opts = append(opts, r.cfg.circuits(i)...)
+	opts = append(opts, libp2p.DisableRelay())
 	if r.cfg.Host != nil {
 		opts = append(opts, r.cfg.Host(i)...)
+	} else if !r.cfg.NoCircuit {
+		opts = append(opts, libp2p.EnableAutoNATv2()) // it dials on sockets of its own
 	}
 	h, err := libp2p.New(opts...)
 	if err != nil {
@@ -409,6 +419,9 @@ func (r *Relay) Close() error {
 	var errs []error
 	if r.shards != nil {
 		errs = append(errs, r.shards.Close())
+	}
+	if r.circuits != nil {
+		errs = append(errs, r.circuits.Close())
 	}
 	for _, h := range r.hosts {
 		errs = append(errs, h.Close())

@@ -162,6 +162,7 @@ func (q *request) proven(k kind, t *topic, body []byte) ([]byte, error) {
 		fetch = t.described().Fetch
 	}
 	if body, ok := q.proof(k, id, fetch, body); ok && t != nil {
+		q.r.guests.add(q.bond.asker)
 		return body, nil
 	}
 	return nil, ErrNoLease
@@ -189,6 +190,7 @@ func (q *request) lease(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	q.r.guests.add(q.bond.asker)
 	return space.Marshal(l)
 }
 

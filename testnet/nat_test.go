@@ -2,39 +2,14 @@ package testnet_test
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/peer"
-
-	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/testnet"
 	"github.com/kithnet/kith/xrpc"
 )
-
-// circuitHost is a public host that serves circuits and nothing else.
-func circuitHost(t *testing.T, w *testnet.Net) (host.Host, string) {
-	t.Helper()
-	listen, opts := w.Attach()
-	h, err := libp2p.New(append(opts, libp2p.ListenAddrStrings(listen...), libp2p.DisableRelay())...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := relay.ServeCircuits(h, func(peer.ID) bool { return true })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Close()
-		h.Close()
-	})
-	return h, fmt.Sprintf("%s/p2p/%s", h.Addrs()[0], h.ID())
-}
 
 // wayTo is how a is connected to b: "", "circuit" or "direct".
 func wayTo(t *testing.T, a, b *testnet.Node) string {
@@ -68,7 +43,7 @@ func TestMeetBehindNAT(t *testing.T) {
 		t.Run(map[bool]string{false: "filtering", true: "walled"}[strict], func(t *testing.T) {
 			testnet.Bubble(t, func(t *testing.T) {
 				w := testnet.New(t, 2, testnet.Link{Latency: 20 * time.Millisecond}, 1)
-				r, at := circuitHost(t, w)
+				r := w.Relay()
 				a, b := w.Node(0), w.Node(1)
 				a.NAT()
 				b.NAT()
@@ -76,7 +51,7 @@ func TestMeetBehindNAT(t *testing.T) {
 					w.Wall(a, b)
 				}
 				ctx := context.Background()
-				info, err := a.CreateSpace(ctx, xrpc.NewSpace{Type: "com.example.forum", Name: "f", Relays: []string{at}, Policy: space.DefaultPolicy()})
+				info, err := a.CreateSpace(ctx, xrpc.NewSpace{Type: "com.example.forum", Name: "f", Relays: []string{r.Addr()}, Policy: space.DefaultPolicy()})
 				if err != nil {
 					t.Fatal(err)
 				}
