@@ -672,23 +672,6 @@ func (n *Node) compare(sid [32]byte) {
 	}
 }
 
-func (n *Node) addrs(sid [32]byte) (own, others []string) {
-	own = fullAddrs(n.host)
-	for _, p := range n.book.of(sid) {
-		for _, a := range p.Addrs {
-			others = append(others, a.String()+"/p2p/"+p.ID.String())
-		}
-	}
-	return own, others
-}
-
-func (n *Node) meet(sid [32]byte, addrs []string) {
-	for _, p := range parsePeers(addrs) {
-		n.book.learn(sid, p)
-	}
-	n.redial.poke()
-}
-
 // Look-ups.
 
 func (n *Node) bySpace(sid [32]byte) *actor {

@@ -296,3 +296,22 @@ func (r *redialer) try(ctx context.Context, p peer.AddrInfo) error {
 	}
 	return err
 }
+
+// Where the node and the peers of a space are.
+
+func (n *Node) addrs(sid [32]byte) (own, others []string) {
+	own = fullAddrs(n.host)
+	for _, p := range n.book.of(sid) {
+		for _, a := range p.Addrs {
+			others = append(others, a.String()+"/p2p/"+p.ID.String())
+		}
+	}
+	return own, others
+}
+
+func (n *Node) meet(sid [32]byte, addrs []string) {
+	for _, p := range parsePeers(addrs) {
+		n.book.learn(sid, p)
+	}
+	n.redial.poke()
+}
