@@ -17,6 +17,40 @@ const (
 	maxKnown     = 65536 // addresses remembered
 )
 
+const (
+	// shareOf is what part of a lease's rate each writer key has for itself,
+	// whatever others do.
+	shareOf = 20
+	// maxShares is how many writer keys of a topic are told apart.
+	maxShares = 1024
+)
+
+// shares are the writers' own parts of a lease's rate. A leaf, safe for
+// concurrent use; the zero value is empty.
+type shares struct {
+	mu  sync.Mutex // guards what follows
+	own *simplelru.LRU[[32]byte, *rate.Limiter]
+}
+
+// of is a writer's bucket within all.
+func (s *shares) of(writer [32]byte, all *rate.Limiter) *rate.Limiter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.own == nil {
+		own, err := simplelru.NewLRU[[32]byte, *rate.Limiter](maxShares, nil)
+		if err != nil {
+			panic(err) // of a size that is not positive
+		}
+		s.own = own
+	}
+	b, ok := s.own.Get(writer)
+	if !ok {
+		b = rate.NewLimiter(all.Limit()/shareOf, max(1, all.Burst()/shareOf))
+		s.own.Add(writer, b)
+	}
+	return b
+}
+
 // doors bound what one address may ask for. A leaf, safe for concurrent use.
 type doors struct {
 	leaseRate  rate.Limit

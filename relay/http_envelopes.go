@@ -83,7 +83,7 @@ func (v *visit) putFrame(t *topic, raw []byte) (reconcile.Delivered, error) {
 	n := max(1, len(f.Run))
 	refused := reconcile.Delivered{Refused: n}
 	if cert := t.certificate(f); cert == nil || !v.r.doors.write(cert, v.r.cfg.Limits.Class(cert.Class), n, v.r.cfg.Now()) ||
-		!t.bucket.AllowN(v.r.cfg.Now(), min(n, t.bucket.Burst())) {
+		!t.pace(cert, n) {
 		t.usage.Refused.Add(uint64(n))
 		return refused, nil
 	}

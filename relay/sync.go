@@ -289,7 +289,7 @@ func (v *view) Deliver(cert *envelope.Certificate, run []envelope.Envelope) (rec
 	if !v.t.leased(v.t.relay.cfg.Now()) {
 		return reconcile.Delivered{Refused: len(run)}, nil
 	}
-	if err := v.t.bucket.WaitN(v.ctx, min(len(run), v.t.bucket.Burst())); err != nil {
+	if err := v.t.await(v.ctx, v.t.certificate(envelope.Frame{Cert: cert, Run: run}), len(run)); err != nil {
 		return reconcile.Delivered{Refused: len(run)}, nil
 	}
 	got, err := v.t.deliver(v.ctx, delivery{cert: cert, run: run})

@@ -46,6 +46,7 @@ type topic struct {
 	memory reconcile.Memory
 	usage  usage
 	bucket *rate.Limiter // of the lease's rate
+	shares shares        // of it, each writer's own
 	pass   *rate.Limiter // bytes passed on to gossip of what came otherwise
 
 	evicted time.Time // the owner's: when it last looked for what may go
@@ -390,14 +391,14 @@ func (t *topic) receipt(ctx context.Context) (Receipt, error) {
 }
 
 // Closed is true while the topic takes nothing: its lease has ended or is
-// spent, its rate is used up, or the disk takes no writes.
+// spent, or the disk takes no writes.
 func (t *topic) Closed() bool {
 	now := t.relay.cfg.Now()
 	t.mu.RLock()
 	q, _ := t.ledger.live(now)
 	full := t.gone || t.held() >= q.Bytes
 	t.mu.RUnlock()
-	return full || t.bucket.TokensAt(now) < 1 || t.relay.store.Err() != nil
+	return full || t.relay.store.Err() != nil
 }
 
 // Chain, IDAt and Fork are what the judge asks.
@@ -427,11 +428,29 @@ var (
 // heard takes a frame that gossip accepted.
 func (t *topic) heard(from peer.ID, f envelope.Frame) {
 	d := delivery{from: from, cert: f.Cert, run: f.Run, fork: f.Fork}
-	if f.Fork == nil && !t.bucket.AllowN(t.relay.cfg.Now(), min(len(f.Run), t.bucket.Burst())) {
+	if f.Fork == nil && !t.pace(t.certificate(f), len(f.Run)) {
 		t.usage.Refused.Add(uint64(len(f.Run)))
 		return
 	}
 	t.hand(t.relay.ctx, work{what: d})
+}
+
+// pace takes n envelopes from the lease's rate: from the writer's own share, or
+// else from what all have in common. cert may be nil.
+func (t *topic) pace(cert *envelope.Certificate, n int) bool {
+	now := t.relay.cfg.Now()
+	if cert != nil && t.shares.of(cert.WriterKey(), t.bucket).AllowN(now, n) {
+		return true
+	}
+	return t.bucket.AllowN(now, min(n, t.bucket.Burst()))
+}
+
+// await is pace for who can wait.
+func (t *topic) await(ctx context.Context, cert *envelope.Certificate, n int) error {
+	if cert != nil && t.shares.of(cert.WriterKey(), t.bucket).AllowN(t.relay.cfg.Now(), n) {
+		return nil
+	}
+	return t.bucket.WaitN(ctx, min(n, t.bucket.Burst()))
 }
 
 // name is what logs show of a topic.
