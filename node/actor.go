@@ -141,6 +141,8 @@ type repo struct {
 	ops  uint64      // rows of the local oplog
 	said word        // the author's last word on it
 	sure attribution // the worst of the author's chains
+
+	blobs blobIndex
 }
 
 // message is what an actor's inbox carries; each kind is handled to its end

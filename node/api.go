@@ -126,7 +126,11 @@ func (n *Node) Write(ctx context.Context, id space.ID, writes []xrpc.Write, o xr
 	if err != nil {
 		return xrpc.Written{}, err
 	}
-	return a.write(ctx, writes, o)
+	blobs, err := n.blobsFor(ctx, a, writes)
+	if err != nil {
+		return xrpc.Written{}, err
+	}
+	return a.write(ctx, &writeRequest{writes: writes, opts: o, blobs: blobs, quota: [2]uint64{n.userQuota(), n.spaceQuota()}})
 }
 
 // Status is the node in words and numbers.

@@ -24,13 +24,14 @@ type change struct {
 	staged  map[space.DID]*space.Staged
 	rows    map[space.DID][]store.OpRow
 	stmts   map[space.DID]word
-	ctl     *control.State // the control state after, if it moves
-	adopted []*epoch       // whose keys came with the control entries
-	recut   []space.DID    // authors of whom more is materialised than counts now
-	lost    space.DID      // whose chain is cut back
-	finals  bool           // a control entry made more of the chains final
-	behind  bool           // a control entry came that does not fit yet
-	merged  bool           // an older batch of a sibling device went into the own repo
+	blobs   map[blobKey]space.Blob // of which the ops speak
+	ctl     *control.State         // the control state after, if it moves
+	adopted []*epoch               // whose keys came with the control entries
+	recut   []space.DID            // authors of whom more is materialised than counts now
+	lost    space.DID              // whose chain is cut back
+	finals  bool                   // a control entry made more of the chains final
+	behind  bool                   // a control entry came that does not fit yet
+	merged  bool                   // an older batch of a sibling device went into the own repo
 	applied map[*chain]position
 	owes    []outboxItem
 	// unstated counts our own entries since our last statement.
@@ -91,6 +92,9 @@ func (c *change) apply(author space.DID, b space.Batch, stamp space.Stamp) {
 			Author: author, Path: ch.Path, Leaf: space.Leaf{CID: ch.New, Stamp: ch.Stamp}, Value: ch.Value,
 		})
 		c.rows[author] = append(c.rows[author], store.OpRow{Rev: rev, Idx: i, Path: ch.Path, CID: ch.New, Prev: ch.Old})
+	}
+	for i := range b.Ops {
+		c.noteBlobs(author, &b.Ops[i])
 	}
 	if b.Stmt != nil && b.Rev >= c.word(author).rev {
 		c.stmts[author] = word{b.Stmt, b.Rev}
@@ -166,6 +170,7 @@ func (c *change) show() {
 	if len(c.moved) > 0 && a.checkDue.IsZero() {
 		a.checkDue = time.Now().Add(jitter(compareAfter))
 	}
+	c.showBlobs()
 	for author, s := range c.staged {
 		s.Commit()
 		r := a.repos[author]

@@ -37,6 +37,10 @@ type Config struct {
 	// Origins are the web origins (scheme://host[:port]) that may call the API
 	// besides loopback.
 	Origins []string
+	// BlobsPerUser and BlobsPerSpace bound, in bytes, the blobs of one author
+	// and of everybody in a space; the first also uploads that no record refers
+	// to yet. 0: 1 GiB and 4 GiB.
+	BlobsPerUser, BlobsPerSpace uint64
 	// Keeper says, to scripts and in status, that this node is meant to stay up
 	// for the spaces that made its owner a keeper. What it may do there, their
 	// logs say.

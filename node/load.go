@@ -220,6 +220,9 @@ func (a *actor) loadRepos() (map[space.DID]*repo, error) {
 				return nil, fmt.Errorf("read the records of %s: %w", row.Author, err)
 			}
 			r.Load(rec.Path, rec.Leaf)
+			if err := a.loadBlobs(r, rec); err != nil {
+				return nil, err
+			}
 		}
 		repos[row.Author] = r
 	}

@@ -52,6 +52,7 @@ type Node struct {
 	outside  *reach       // how others get here
 	relayed  *relayKeeper // what relays hold for us
 	mender   *mender
+	blobs    *blobs
 	stats    stats
 	api      net.Listener // nil without Config.HTTP
 	meter    *meter       // nil without Config.Metrics
@@ -120,6 +121,9 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.store, err = cfg.open(n.storeKey); err != nil {
+		return nil, err
+	}
+	if n.blobs, err = openBlobs(cfg.Home, n.store); err != nil {
 		return nil, err
 	}
 	n.mender = &mender{store: n.store, every: mendEvery}
@@ -196,6 +200,7 @@ func (n *Node) serve() {
 	n.wg.Go(func() { n.outside.run(n.ctx, n.host) })
 	n.wg.Go(func() { n.relayed.run(n.ctx) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
+	n.wg.Go(func() { n.tendBlobs(n.ctx) })
 	n.wg.Go(n.tendChildren)
 	n.wg.Go(n.tendParents)
 	n.wg.Go(func() { n.auditor(n.ctx) })

@@ -67,10 +67,30 @@ func (n *Node) giveObject(s network.Stream) error {
 	if a, e := n.byTopic(topic); a != nil {
 		msg := objectMessage(topic, nonce, s.Conn().RemotePeer(), n.host.ID(), hash)
 		if space.Verify(e.keys.Fetch().Public().(ed25519.PublicKey), space.LabelSyncAuth, req[64:], msg...) {
-			data, _, _ = a.store.Object(hash)
+			data = n.objectOf(a, e, hash)
 		}
 	}
 	return writeFrame(s, data)
+}
+
+// objectOf is a sealed object of a space, or a part of one of its blobs; nil: not
+// here. Blobs are given to who holds the newest epoch: who was removed has older
+// ones.
+func (n *Node) objectOf(a *actor, e *epoch, hash [32]byte) []byte {
+	if data, ok, err := a.store.Object(hash); ok || err != nil {
+		return data
+	}
+	a.mu.RLock()
+	newest := e == a.now
+	a.mu.RUnlock()
+	if !newest || !a.keepsPart(hash) {
+		return nil
+	}
+	data, _, err := n.blobs.files.read(hash)
+	if err != nil {
+		n.log.Warn("a blob's part cannot be served", "err", err)
+	}
+	return data
 }
 
 // fetchObject asks peers of the space for an object until one has it.

@@ -17,7 +17,9 @@ import (
 type writeRequest struct {
 	writes []xrpc.Write
 	opts   xrpc.WriteOptions
-	reply  chan writeReply // buffered
+	blobs  map[space.CID]space.Blob // to which the writes refer
+	quota  [2]uint64                // of blobs: the owner's bytes, and all in the space
+	reply  chan writeReply          // buffered
 }
 
 type writeReply struct {
@@ -29,8 +31,8 @@ type writeReply struct {
 // fsync.
 const groupMax = 64
 
-func (a *actor) write(ctx context.Context, writes []xrpc.Write, opts xrpc.WriteOptions) (xrpc.Written, error) {
-	m := &writeRequest{writes: writes, opts: opts, reply: make(chan writeReply, 1)}
+func (a *actor) write(ctx context.Context, m *writeRequest) (xrpc.Written, error) {
+	m.reply = make(chan writeReply, 1)
 	r, err := ask(ctx, a, m, m.reply)
 	if err != nil {
 		return xrpc.Written{}, err
@@ -136,6 +138,9 @@ func (a *actor) writeOne(c *change, own *space.Staged, m *writeRequest) writeRep
 	}
 	if len(ops) == 0 {
 		return writeReply{written: xrpc.Written{Records: p.refs}}
+	}
+	if err := a.attachBlobs(ops, m.blobs, m.quota[0], m.quota[1]); err != nil {
+		return writeReply{err: err}
 	}
 	b := space.Batch{Rev: rev, Ops: ops}
 	if a.canSeal() {

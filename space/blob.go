@@ -150,3 +150,61 @@ func (r Record) Blobs() []CID {
 	_ = c.whole() // it was checked
 	return out
 }
+
+// TypedBlobs are the CIDs in the record's blob objects, {"$type": "blob", "ref":
+// a link to raw bytes, …}, each once. Who writes the record must have the blobs.
+func (r Record) TypedBlobs() []CID {
+	if !bytes.Contains(r, []byte(rawLink)) || r.check() != nil {
+		return nil
+	}
+	w := blobWalker{checker: checker{b: r, maxDepth: MaxDepth}}
+	w.value()
+	return w.found
+}
+
+// blobWalker walks a record that has been checked: nothing in it can fail.
+type blobWalker struct {
+	checker
+	found []CID
+}
+
+func (w *blobWalker) value() {
+	major, arg, _ := w.head()
+	switch major {
+	case majorBytes, majorText:
+		_, _ = w.take(arg)
+	case majorArray:
+		for range arg {
+			w.value()
+		}
+	case majorMap:
+		w.object(arg)
+	case majorTag:
+		_, _ = w.take(uint64(len(cidHead) - 2 + CIDSize))
+	}
+}
+
+func (w *blobWalker) object(n uint64) {
+	var isBlob bool
+	var ref CID
+	for range n {
+		key, _ := w.key()
+		start := w.off
+		w.value()
+		switch v := w.b[start:w.off]; string(key) {
+		case "$type":
+			isBlob = string(v) == "\x64blob"
+		case "ref":
+			_ = ref.UnmarshalCBOR(v) // no link: stays zero
+		}
+	}
+	if !isBlob || ref.IsZero() || ref.b[1] != codecRaw {
+		return
+	}
+	for _, have := range w.found {
+		if have == ref {
+			return
+		}
+	}
+	w.found = append(w.found, ref)
+}

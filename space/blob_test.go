@@ -68,6 +68,9 @@ func TestRecordBlobs(t *testing.T) {
 	one, two, rec := SumRaw([]byte("1")), SumRaw([]byte("2")), Sum([]byte{0xa0})
 	link := func(c CID) string { return `{"$link":"` + c.String() + `"}` }
 	r := record(t, `{"a":[`+link(two)+`,{"b":`+link(one)+`},`+link(rec)+`],"c":`+link(two)+`,"d":"`+one.String()+`"}`)
+	if typed := r.TypedBlobs(); typed != nil {
+		t.Errorf("no blob objects, but %v", typed)
+	}
 	if have := r.Blobs(); !slices.Equal(have, []CID{two, one}) {
 		t.Errorf("%v", have)
 	}
@@ -79,5 +82,16 @@ func TestRecordBlobs(t *testing.T) {
 	fake = append(fake, make([]byte, 32)...)
 	if have := Record(fake).Blobs(); have != nil {
 		t.Errorf("bytes that look like a link: %v", have)
+	}
+}
+
+func TestTypedBlobs(t *testing.T) {
+	one, two, rec := SumRaw([]byte("1")), SumRaw([]byte("2")), Sum([]byte{0xa0})
+	blob := func(typ string, c CID) string {
+		return `{"$type":"` + typ + `","ref":{"$link":"` + c.String() + `"},"mimeType":"text/plain","size":1}`
+	}
+	r := record(t, `{"$type":"blob","a":[`+blob("blob", two)+`,[`+blob("blob", one)+`]],"b":`+blob("blob", two)+`,"c":`+blob("other", SumRaw(nil))+`,"d":`+blob("blob", rec)+`}`)
+	if have := r.TypedBlobs(); !slices.Equal(have, []CID{two, one}) {
+		t.Errorf("%v", have)
 	}
 }

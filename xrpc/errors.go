@@ -156,6 +156,8 @@ var rows = []row{
 	{ErrAmbiguous{}, "AmbiguousRepo", [dialects]int{409, 400}, "", false},
 	{ErrPetnameTaken, "NameTaken", [dialects]int{409, 400}, "This name is taken by another space of this home", false},
 	{ErrCursor, "InvalidCursor", [dialects]int{400, 400}, "cursor: send back a cursor as it was given, or none", false},
+	{ErrBlobNotFound, "BlobNotFound", [dialects]int{404, 400}, "Blob not found in this space", true},
+	{errRange, "RangeNotSatisfiable", [dialects]int{416, 416}, "", false},
 	{ErrStillWaiting, "StillWaiting", [dialects]int{503, 503}, "", false},
 	{ErrDeviceNotFound, "DeviceNotFound", [dialects]int{404, 400}, "Device not found", false},
 	{ErrTokenNotFound, "TokenNotFound", [dialects]int{404, 400}, "Token not found", false},

@@ -55,6 +55,7 @@ var sentinels = map[string]error{
 	"xrpc.ErrAmbiguous":        ErrAmbiguous{},
 	"xrpc.ErrPetnameTaken":     ErrPetnameTaken,
 	"xrpc.ErrCursor":           ErrCursor,
+	"xrpc.ErrBlobNotFound":     ErrBlobNotFound,
 	"xrpc.ErrStillWaiting":     ErrStillWaiting,
 }
 

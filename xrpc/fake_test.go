@@ -48,7 +48,8 @@ type fake struct {
 	updates  int    // how often the policy was written
 	reason   string // of the newest deletion
 	open     int    // snapshots
-	lost     error  // what the values of a snapshot end with
+	bytes    map[space.CID]Blob
+	lost     error // what the values of a snapshot end with
 }
 
 type fakeSpace struct {

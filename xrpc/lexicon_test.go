@@ -54,6 +54,7 @@ var asked = map[string][]string{
 	"com.atproto.space.listRepoOps":     {"space=$S&repo=did:key:zQ3showner", "space=$S&repo=did:key:zQ3showner&limit=1"},
 	"com.atproto.space.getRepoState":    {"space=$S&repo=did:key:zQ3showner", "space=$S&repo=did:key:zQ3shnobody"},
 	"com.atproto.space.listRepos":       {"space=$S", "space=$S&limit=1"},
+	"com.atproto.space.listBlobs":       {"space=$S&repo=did:key:zQ3showner"},
 	"com.atproto.space.listSpaces":      {"", "limit=1"},
 
 	"dev.happyview.space.createInvite": {`{"space":"$S"}`, `{"space":"$S","maxUses":2,"expiresAt":"2100-01-01T00:00:00Z"}`},
@@ -91,7 +92,8 @@ var asked = map[string][]string{
 // elsewhere are built methods whose answers are no JSON, or need more than a
 // fake; their own tests hold them to their lexicons.
 var elsewhere = map[string]bool{
-	"com.atproto.space.getRepo": true, // a CAR
+	"com.atproto.space.getRepo": true,                                      // a CAR
+	"com.atproto.space.getBlob": true, "com.atproto.repo.uploadBlob": true, // bytes: TestGetBlob, TestUploadBlob
 }
 
 // drift is what an answer has that its lexicon does not say, or the other way

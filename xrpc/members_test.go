@@ -463,8 +463,7 @@ func TestInvitePages(t *testing.T) {
 // What a space opens to everybody is open under the node's public name only,
 // and shows nothing that is the owner's own. All else answers alike.
 func TestAnonymous(t *testing.T) {
-	f := seeded(t)
-	s := newServer(f)
+	f, s, blob := withBlob(t, "text/plain", "for everybody")
 	s.Origins = []string{"https://node.example", "http://localhost:3000"}
 	anybody := func(host, nsid, in string) (int, map[string]any) {
 		r := httptest.NewRequest(get, "http://"+host+"/xrpc/"+nsid+"?"+in, nil)
@@ -472,7 +471,7 @@ func TestAnonymous(t *testing.T) {
 		s.ServeHTTP(w, r)
 		return w.Code, decoded(t, w)
 	}
-	const in = "collection=com.example.note&rkey=both&space="
+	in := "collection=com.example.note&rkey=both&cid=" + blob.CID.String() + "&space="
 	roster, records := map[string]bool{}, map[string]bool{}
 	for nsid, m := range allMethods() {
 		if m.open == nil {

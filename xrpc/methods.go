@@ -66,9 +66,9 @@ var methods = map[string]method{
 	"com.atproto.space.listRepos":       {verb: get, who: forReader, handle: listRepos, open: space.Policy.RecordsPublic},
 	"com.atproto.space.getLatestCommit": {verb: get, who: forMember, handle: showCommit, needs: hasSnapshots, open: space.Policy.RecordsPublic},
 	"com.atproto.space.getRepo":         {verb: get, who: forMember, handle: sendRepo, needs: hasSnapshots, open: space.Policy.RecordsPublic},
-	"com.atproto.space.getBlob":         {verb: get, who: forMember},
-	"com.atproto.space.listBlobs":       {verb: get, who: forMember},
-	"com.atproto.repo.uploadBlob":       {verb: post, who: forFounder, body: true},
+	"com.atproto.space.getBlob":         {verb: get, who: forMember, handle: sendBlob, needs: hasBlobs, open: space.Policy.RecordsPublic},
+	"com.atproto.space.listBlobs":       {verb: get, who: forMember, handle: listBlobs, needs: hasBlobs, open: space.Policy.RecordsPublic},
+	"com.atproto.repo.uploadBlob":       {verb: post, who: forFounder, handle: uploadBlob, needs: hasBlobs, body: true},
 
 	"com.atproto.space.getDelegationToken": {verb: get},
 	"com.atproto.space.getSpaceCredential": {verb: post},

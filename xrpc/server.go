@@ -58,6 +58,7 @@ type Server struct {
 	Devices     Devices
 	Backups     Backups
 	Snapshots   Snapshots
+	Blobs       Blobs
 
 	// Relay answers dev.kith.relay.*, by credentials of its own; nil: this node
 	// is no relay.
