@@ -102,11 +102,12 @@ func readLexicons(home string) (*lexicon.Catalog, error) {
 }
 
 // healthy says why the node cannot serve.
-func (n *Node) healthy(context.Context) error {
+func (n *Node) healthy(ctx context.Context) error {
+	var store error
 	if err := n.store.Err(); err != nil {
-		return fmt.Errorf("the store does not take writes: %w", err)
+		store = fmt.Errorf("the store does not take writes: %w", err)
 	}
-	return n.relayHealthy(context.Background())
+	return errors.Join(store, n.relayHealthy(ctx))
 }
 
 // ReadAddr is the API address of the node that runs in home.

@@ -78,10 +78,15 @@ type Server struct {
 	Dialect Dialect   // where the request does not say
 	Version string    // of the health check
 
+	TokenRate  Rate // of each token but the owner's own; zero: 3,000 in 5 minutes
+	NobodyRate Rate // of each address without a token; zero: 600 in a minute
+
 	// Healthy says why the node cannot serve; nil means it can.
 	Healthy func(context.Context) error
 
 	Log *slog.Logger // nil discards
+
+	rates rates
 
 	snapshots atomic.Int32 // being read out
 }
@@ -108,7 +113,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // httpServer gives no connection more time or header than it needs.
 func (s *Server) httpServer() *http.Server {
-	return &http.Server{
+	hs := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       bodyTimeout,
@@ -117,6 +122,8 @@ func (s *Server) httpServer() *http.Server {
 		MaxHeaderBytes:    MaxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log().Handler(), slog.LevelDebug),
 	}
+	new(crowd).watch(hs)
+	return hs
 }
 
 func (s *Server) log() *slog.Logger {
@@ -194,6 +201,9 @@ func (c *call) serve(nsid string) error {
 		return err
 	}
 	c.caller, err = c.s.identify(c.r)
+	if limited := c.rate(err != nil); limited != nil {
+		return limited
+	}
 	if err == errAuth && m.open != nil {
 		err = c.public(m.open)
 	}

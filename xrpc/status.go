@@ -1,10 +1,14 @@
 package xrpc
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
 type healthAnswer struct {
-	Version string `json:"version"`
-	Error   string `json:"error,omitempty"`
+	Version string   `json:"version"`
+	Error   string   `json:"error,omitempty"`
+	Reasons []string `json:"reasons,omitempty"`
 }
 
 // health is for whoever watches the process: no token, no details but why.
@@ -16,7 +20,7 @@ func (c *call) health() error {
 	status := http.StatusOK
 	if c.s.Healthy != nil {
 		if err := c.s.Healthy(c.ctx()); err != nil {
-			out.Error = err.Error()
+			out.Error, out.Reasons = err.Error(), strings.Split(err.Error(), "\n")
 			status = http.StatusServiceUnavailable
 		}
 	}
