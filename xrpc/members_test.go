@@ -465,6 +465,7 @@ func TestInvitePages(t *testing.T) {
 func TestAnonymous(t *testing.T) {
 	f, s, blob := withBlob(t, "text/plain", "for everybody")
 	s.Origins = []string{"https://node.example", "http://localhost:3000"}
+	s.NobodyRate = Rate{1_000_000, time.Minute}
 	anybody := func(host, nsid, in string) (int, map[string]any) {
 		r := httptest.NewRequest(get, "http://"+host+"/xrpc/"+nsid+"?"+in, nil)
 		w := httptest.NewRecorder()
