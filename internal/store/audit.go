@@ -223,11 +223,12 @@ func (a *auditor) sumChain(t *topicSum, topic envelope.TopicID, chain envelope.C
 	}
 	p := a.s.key(func(b *blinder) []byte { return b.run(tableIDs, topic, chain.ID) })
 	segments := a.s.key(func(b *blinder) []byte { return b.run(tableSegment, topic, chain.ID) })
+	thinned := a.s.key(func(b *blinder) []byte { return b.run(tableThinned, topic, chain.ID) })
 	for row, err := range a.rows(p) {
 		if err != nil {
 			return c, err
 		}
-		ok, err := a.segment(segments, row)
+		ok, err := a.segment(segments, thinned, row)
 		if err != nil {
 			return c, err
 		}
@@ -246,8 +247,9 @@ func (a *auditor) sumChain(t *topicSum, topic envelope.TopicID, chain envelope.C
 	return c, nil
 }
 
-// segment checks that the envelopes are there to which a row of ids belongs.
-func (a *auditor) segment(p []byte, ids row) (ok bool, err error) {
+// segment checks that the envelopes are there to which a row of ids belongs, or
+// were dropped on purpose.
+func (a *auditor) segment(p, thinned []byte, ids row) (ok bool, err error) {
 	if len(ids.plain) == 0 || len(ids.plain)%32 != 0 {
 		return false, nil
 	}
@@ -260,7 +262,11 @@ func (a *auditor) segment(p []byte, ids row) (ok bool, err error) {
 		a.out.Unreadable++
 		return false, nil
 	}
-	if err != nil || !ok {
+	if err == nil && !ok {
+		_, ok, err = a.r.get(a.s.vault, appendUint(thinned[:len(thinned):len(thinned)], first))
+		return ok, err
+	}
+	if err != nil {
 		return false, err
 	}
 	run, err := envelope.ParseRun(plain)

@@ -21,7 +21,8 @@ import (
 //
 //	1  the first
 //	2  logs that end before their files do; what is held, and objects
-const FormatVersion = 2
+//	3  envelopes that are dropped while their ids stay
+const FormatVersion = 3
 
 const (
 	formatFile = "FORMAT"

@@ -72,7 +72,7 @@ func (a *auditor) mend(id envelope.TopicID, t *topicSum) error {
 
 // cut ends a chain after its first keep envelopes.
 func (a *auditor) cut(w *rows, topic envelope.TopicID, c *chainSum, keep uint64) error {
-	for _, t := range []table{tableIDs, tableSegment} {
+	for _, t := range []table{tableIDs, tableSegment, tableThinned} {
 		p := a.s.key(func(b *blinder) []byte { return b.run(t, topic, c.chain.ID) })
 		for row, err := range a.r.keys(prefix(p)) {
 			if err != nil {

@@ -25,6 +25,7 @@ import (
 //	head       mac(topic) mac(chain)      topic, id, head, flags
 //	segment    mac(chain) seq             envelopes, one after the other
 //	ids        mac(chain) seq             their ids
+//	thinned     mac(chain) seq             nothing: the envelopes of that row of ids were dropped
 //	applied    mac(topic) mac(chain)      chain, sequence, reader state
 //	record     mac(author) mac(path)      path, leaf, value
 //	repo       mac(author)                author, rev, count, set hash, mark of the statement
@@ -46,6 +47,7 @@ const (
 	tableFork    table = 'f'
 	tableSegment table = 'g'
 	tableIDs     table = 'i'
+	tableThinned table = 'd'
 	tableApplied table = 'a'
 	tableRecord  table = 'r'
 	tableRepo    table = 'p'

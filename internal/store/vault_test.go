@@ -70,7 +70,7 @@ func TestKeysDiffer(t *testing.T) {
 		for _, tab := range []table{tableCert, tableHead, tableApplied} {
 			add(fmt.Sprint("chain ", i, tab), b.chain(tab, m.topic, m.chain.ID))
 		}
-		for _, tab := range []table{tableSegment, tableIDs} {
+		for _, tab := range []table{tableSegment, tableIDs, tableThinned} {
 			for seq := range uint64(2) {
 				b.run(tab, m.topic, m.chain.ID)
 				add(fmt.Sprint("run ", i, tab, seq), b.number(seq))
