@@ -32,6 +32,9 @@ type Config struct {
 	// Metrics is the host:port, on loopback, of Prometheus metrics and profiles;
 	// empty: none. Port 0 picks one.
 	Metrics string
+	// CompactAfter is how long ago a value must have been superseded for its
+	// entry to be dropped, where nodes that admit newcomers keep it; 0: never.
+	CompactAfter time.Duration
 	// Bootstrap are peers (multiaddr with /p2p) dialled at start and kept.
 	Bootstrap []string
 	// Origins are the web origins (scheme://host[:port]) that may call the API

@@ -12,7 +12,6 @@ import (
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
-	"github.com/kithnet/kith/space/seal"
 )
 
 // What is materialised is a function of the control log and of the envelopes
@@ -197,35 +196,10 @@ func (a *actor) beyondCuts() ([]space.Batch, error) {
 // batches opens a whole chain again, apart from how far it is materialised.
 // The seq is that of a batch's last envelope.
 func (a *actor) batches(ch *chain, head envelope.Chain, each func(uint64, space.Batch)) error {
-	r, err := seal.NewReader(ch.epoch.keys, ch.id, head.Cert)
-	if err != nil {
-		return err
-	}
-	r.Guess(members(a.ctl))
-	for r.Next() <= head.Head.Seq {
-		envs, err := a.store.Run(ch.epoch.id, ch.id, r.Next(), head.Head.Seq, backlogMax)
-		if err != nil {
-			return err
-		}
-		if len(envs) == 0 {
-			return nil
-		}
-		for _, env := range envs {
-			body, done, err := r.Open(env)
-			if err != nil {
-				return err
-			}
-			if !done || env.Type() != envelope.Entry {
-				continue
-			}
-			batch, err := space.DecodeBatch(body)
-			if err != nil {
-				return err
-			}
-			each(env.Seq(), batch)
-		}
-	}
-	return nil
+	return a.opened(ch.epoch.id, ch.id, head.Cert, ch.epoch.keys, a.ctl, head.Head.Seq, func(o openEntry) error {
+		each(o.last, o.batch)
+		return nil
+	})
 }
 
 // refusedByCut counts this device's envelopes that a cut left out for good:

@@ -537,7 +537,11 @@ func (a *actor) catchUp(ch *chain, last uint64) bool {
 		return false
 	}
 	c := a.begin()
-	a.materialise(c, ch, a.backlog(ch, ch.next, last), nil)
+	if envs := a.backlog(ch, ch.next, last); len(envs) > 0 {
+		a.materialise(c, ch, envs, nil)
+	} else {
+		a.passOver(c, ch)
+	}
 	if len(c.applied) == 0 {
 		return false
 	}

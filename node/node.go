@@ -203,7 +203,7 @@ func (n *Node) serve() {
 	n.wg.Go(n.tendChildren)
 	n.wg.Go(n.tendParents)
 	n.wg.Go(func() { n.auditor(n.ctx) })
-	n.wg.Go(func() { n.refolder(n.ctx) })
+	n.keepUp()
 	if n.meter != nil {
 		n.wg.Go(func() { n.meter.serve(n) })
 	}

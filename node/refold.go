@@ -27,6 +27,14 @@ const (
 // refoldMeta is when a space was last folded again, in Unix milliseconds.
 const refoldMeta = "refold"
 
+// keepUp starts what looks after the store for as long as the node runs.
+func (n *Node) keepUp() {
+	n.wg.Go(func() { n.refolder(n.ctx) })
+	if n.cfg.CompactAfter > 0 {
+		n.wg.Go(func() { n.compactor(n.ctx) })
+	}
+}
+
 // refolder folds spaces again, one after the other.
 func (n *Node) refolder(ctx context.Context) {
 	due := map[[32]byte]time.Time{}

@@ -19,26 +19,29 @@ import (
 
 // stats counts what status shows. Leaves, safe for concurrent use.
 type stats struct {
-	Refused    atomic.Uint64 // entries and chains that members' rules refuse
-	Disputed   atomic.Uint64 // chains whose device or tag is not their author's
-	Unopened   atomic.Uint64 // spaces that did not open
-	Redrawn    atomic.Uint64 // repos drawn again because their author states another digest
-	Mended     atomic.Uint64 // and were then what the author states
-	Mismatched atomic.Uint64 // and were not
-	Refolds    atomic.Uint64 // spaces folded again
-	Corrupt    atomic.Uint64 // and built anew: what was kept did not add up
-	Belied     atomic.Uint64 // claims of equal digests that the claimer's own entries deny
-	Dropped    atomic.Uint64 // frames dropped because a space was busy
-	SyncDone   atomic.Uint64
-	SyncFailed atomic.Uint64
-	SyncBytes  atomic.Int64
-	Blamed     atomic.Uint64 // sync streams that broke by their peer's fault
+	Refused        atomic.Uint64 // entries and chains that members' rules refuse
+	Disputed       atomic.Uint64 // chains whose device or tag is not their author's
+	Unopened       atomic.Uint64 // spaces that did not open
+	Redrawn        atomic.Uint64 // repos drawn again because their author states another digest
+	Mended         atomic.Uint64 // and were then what the author states
+	Mismatched     atomic.Uint64 // and were not
+	Refolds        atomic.Uint64 // spaces folded again
+	Corrupt        atomic.Uint64 // and built anew: what was kept did not add up
+	Compacted      atomic.Uint64 // superseded envelopes dropped
+	CompactedBytes atomic.Uint64
+	Belied         atomic.Uint64 // claims of equal digests that the claimer's own entries deny
+	Dropped        atomic.Uint64 // frames dropped because a space was busy
+	SyncDone       atomic.Uint64
+	SyncFailed     atomic.Uint64
+	SyncBytes      atomic.Int64
+	Blamed         atomic.Uint64 // sync streams that broke by their peer's fault
 }
 
 func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
 	out := map[string]uint64{
 		"entriesRefused": s.Refused.Load(), "chainsDisputed": s.Disputed.Load(), "spacesUnopened": s.Unopened.Load(),
 		"reposRedrawn": s.Redrawn.Load(), "reposMended": s.Mended.Load(), "repoMismatches": s.Mismatched.Load(), "claimsBelied": s.Belied.Load(),
+		"envelopesCompacted": s.Compacted.Load(), "bytesCompacted": s.CompactedBytes.Load(),
 		"spacesRefolded": s.Refolds.Load(), "spacesCorrupt": s.Corrupt.Load(),
 		"framesDropped": s.Dropped.Load(), "syncSessions": s.SyncDone.Load(), "syncFailures": s.SyncFailed.Load(),
 		"syncBytes": uint64(s.SyncBytes.Load()), "syncPeersBlamed": s.Blamed.Load(),

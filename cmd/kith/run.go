@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/term"
 
@@ -18,6 +19,7 @@ type runCmd struct {
 	Announce       []string `help:"Address to tell others instead of those listened on, again for more: of a forwarded port, of a name." placeholder:"MADDR" sep:"none"`
 	HTTP           string   `help:"Address of the API; port 0 draws one. Standard: 127.0.0.1:2580." name:"http" default:"127.0.0.1:2580" placeholder:"ADDR"`
 	Metrics        string   `help:"Address of Prometheus metrics and profiles, on this machine alone; port 0 draws one. Standard: none." placeholder:"ADDR"`
+	CompactAfter   span     `help:"How long after it was superseded a value is dropped, where a keeper has it still; 0s: never." default:"30d" placeholder:"DUR"`
 	Bootstrap      []string `help:"Node to connect to at start, again for more." placeholder:"MADDR" sep:"none"`
 	NoMDNS         bool     `help:"Do not look for nodes on the local network." name:"no-mdns"`
 	PassphraseFile string   `help:"File with the passphrase of the keys." placeholder:"FILE"`
@@ -39,7 +41,7 @@ func (c *runCmd) Run(a *app) error {
 		return err
 	}
 	cfg := node.Config{
-		Home: a.Home, Listen: c.Listen, Announce: c.Announce, HTTP: c.HTTP, Metrics: c.Metrics, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Keeper: c.Keeper,
+		Home: a.Home, Listen: c.Listen, Announce: c.Announce, HTTP: c.HTTP, Metrics: c.Metrics, CompactAfter: time.Duration(c.CompactAfter), Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Keeper: c.Keeper,
 		Passphrase: pass, Log: log, Version: baseVersion, Settings: a.settings(), Origins: c.Origin,
 	}
 	if c.Relay {
