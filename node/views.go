@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -91,6 +92,9 @@ func (a *actor) shown(with peer.ID, epoch, count uint64, digest [32]byte) {
 
 // roundFailed notes a reconciliation that did not come to an end.
 func (a *actor) roundFailed(with peer.ID, err error) {
+	if errors.Is(err, errUnequal) {
+		return // it came to an end, and synced has noted it
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r := a.rounds[with]

@@ -204,6 +204,9 @@ func TestThinnedRowsAreTold(t *testing.T) {
 // TestOldFormat: a store of the format before opens as it was, is raised, and
 // can drop what it holds.
 func TestOldFormat(t *testing.T) {
+	if *writeFixture {
+		keepStore(t)
+	}
 	dir := unpackStore(t, "2")
 	if b := must[[]byte](t)(os.ReadFile(filepath.Join(dir, formatFile))); !strings.HasPrefix(string(b), "kith store 2\n") {
 		t.Fatalf("the kept store is of %q", b)

@@ -6,13 +6,14 @@ import (
 	"compress/gzip"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
 )
 
-var writeFixture = flag.Bool("write-fixture", false, "write testdata/format-FormatVersion.tar.gz")
+var writeFixture = flag.Bool("write-fixture", false, "write a store of this format into testdata")
 
 // keptRows are what a store of an older format holds in testdata: built anew it
 // gives the same rows.
@@ -34,16 +35,13 @@ func fixtureName(version string) string {
 	return filepath.Join("testdata", "format-"+version+".tar.gz")
 }
 
-// TestWriteFixture keeps a store of this format for the next one to open.
-func TestWriteFixture(t *testing.T) {
-	if !*writeFixture {
-		t.Skip("only with -write-fixture")
-	}
+// keepStore keeps a store of this format for the next one to open.
+func keepStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	s := openDisk(t, dir, Options{})
 	keptRows(t, s.Space([32]byte{1}, [32]byte{2}))
 	closeStore(t, s)
-	f := must[*os.File](t)(os.Create(fixtureName("2")))
+	f := must[*os.File](t)(os.Create(fixtureName(fmt.Sprint(FormatVersion))))
 	z := gzip.NewWriter(f)
 	w := tar.NewWriter(z)
 	if err := w.AddFS(os.DirFS(dir)); err != nil {
