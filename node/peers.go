@@ -125,7 +125,9 @@ type redialer struct {
 	log     *slog.Logger
 	wake    chan struct{}
 
-	backoff map[peer.ID]*dialBackoff // owned by run
+	// Owned by run.
+	backoff map[peer.ID]*dialBackoff
+	probed  map[[32]byte]time.Time // when a space with links enough got one more
 }
 
 type dialBackoff struct {
@@ -135,7 +137,9 @@ type dialBackoff struct {
 
 const (
 	dialsAtOnce  = 8
-	probesAtOnce = 8 // spaces that get a dial beyond what they want, each round
+	enoughPeers  = 2 * wantPeers   // links of a space beyond which more are rare
+	probeEvery   = 2 * time.Minute // for a space that has enough
+	probesAtOnce = 8               // spaces that get a dial beyond what they want, each round
 	dialTimeout  = 5 * time.Second
 	dialMax      = 30 * time.Second // longest pause between two tries of one peer
 )
@@ -143,7 +147,7 @@ const (
 func newRedialer(h host.Host, book *peerBook, always []peer.AddrInfo, spaces func() [][32]byte, log *slog.Logger) *redialer {
 	return &redialer{
 		h: h, book: book, spaces: spaces, always: always, log: log,
-		wake: make(chan struct{}, 1), backoff: map[peer.ID]*dialBackoff{},
+		wake: make(chan struct{}, 1), backoff: map[peer.ID]*dialBackoff{}, probed: map[[32]byte]time.Time{},
 	}
 }
 
@@ -208,8 +212,12 @@ func (r *redialer) round(ctx context.Context) {
 func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 	var out []peer.AddrInfo
 	seen := map[peer.ID]bool{}
+	due := func(p peer.AddrInfo) bool {
+		b := r.backoff[p.ID]
+		return b == nil || !now.Before(b.next)
+	}
 	add := func(p peer.AddrInfo) {
-		if b := r.backoff[p.ID]; !seen[p.ID] && (b == nil || !now.Before(b.next)) {
+		if !seen[p.ID] && due(p) {
 			seen[p.ID] = true
 			out = append(out, p)
 		}
@@ -226,15 +234,18 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 		for _, p := range r.book.of(s) {
 			if r.connected(p.ID) {
 				links++
-			} else {
+			} else if due(p) {
 				candidates = append(candidates, p)
 			}
 		}
 		// One more than is wanted: a side of a partition may be well linked
-		// within itself, and only a dial across it ends the partition.
+		// within itself, and only a dial across it ends the partition. But
+		// gossip and greetings cost something with every link: whoever has
+		// lost none looks across now and then.
 		n := max(0, wantPeers-links)
-		if probes < probesAtOnce {
+		if probes < probesAtOnce && (links < enoughPeers || now.Sub(r.probed[s]) >= probeEvery) {
 			n, probes = n+1, probes+1
+			r.probed[s] = now
 		}
 		for _, p := range candidates[:min(len(candidates), n)] {
 			add(p)
