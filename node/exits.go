@@ -164,6 +164,9 @@ func (n *Node) Forget(_ context.Context, id space.ID) error {
 			n.log.Debug("forget a peer", "err", err)
 		}
 	})
+	if err := n.store.Delete(doorTable, a.sid[:], store.Remote); err != nil {
+		n.log.Debug("forget where a keeper is", "err", err)
+	}
 	if err := a.store.Drop(); err != nil {
 		// Nobody can read the rows any more; they only take room.
 		n.log.Warn("rows of a forgotten space are still on the disk", "err", err)

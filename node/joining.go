@@ -234,7 +234,7 @@ func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (
 		Ver: claimVersion, Space: q.space[:], Invite: q.invite, C: n.self.c[:], Log: n.self.ownLog(), Device: dev[:],
 		Writer: b.writer.Public(),
 	}
-	return b.gather(func() (seal.Welcome, error) {
+	j, w, err := b.gather(func() (seal.Welcome, error) {
 		c.Have = b.have()
 		if len(b.entries) > 0 { // it let us in already
 			c.Invite, q.link = []byte{}, nil
@@ -243,6 +243,10 @@ func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (
 		w, b.x, err = n.askOnce(ctx, keeper.ID, c, q.link)
 		return w, err
 	})
+	if err == nil {
+		n.keepDoor(door{q.space, j.keeper, keeper.ID})
+	}
+	return j, w, err
 }
 
 // askOnce runs the join protocol once.

@@ -387,6 +387,9 @@ func (n *Node) newActor(rec spaceRecord) (*actor, error) {
 		}
 		a.epochs[e.id] = e
 	}
+	if err := n.loadDoor(a); err != nil {
+		return nil, err
+	}
 	return a, a.close(rec.Closed)
 }
 

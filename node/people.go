@@ -22,6 +22,7 @@ const (
 	logTable  = "identity-log"  // commitment -> log
 	lostTable = "identity-lost" // commitment -> hashes of entries on branches that lost
 	peerTable = "peer"          // space id ‖ peer id -> addresses
+	doorTable = "door"          // space id -> device ‖ peer id of the keeper that welcomed last
 )
 
 // people is what this node knows of other identities: the logs it verified.

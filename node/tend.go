@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/identity"
@@ -165,6 +166,38 @@ func (a *actor) located(h seal.Hello) {
 		a.mu.Unlock()
 		return
 	}
+}
+
+// door is where a keeper of a space was found. Its device says so itself in a
+// hello, but a keeper that writes nothing in an epoch says none, and whoever
+// holds writes back for want of a certificate has to find it.
+type door struct {
+	space  [32]byte
+	device identity.DeviceID
+	at     peer.ID
+}
+
+// keepDoor keeps the last one for each space, over restarts too.
+func (n *Node) keepDoor(d door) {
+	if err := n.store.Put(doorTable, d.space[:], append(d.device[:], d.at...), store.Remote); err != nil {
+		n.log.Warn("keep where a keeper is", "err", err)
+	}
+	if a := n.bySpace(d.space); a != nil {
+		a.mu.Lock()
+		a.homes[d.device] = d.at
+		a.mu.Unlock()
+	}
+}
+
+// loadDoor puts the one kept in; hellos may know better.
+func (n *Node) loadDoor(a *actor) error {
+	v, ok, err := n.store.Read(doorTable, a.sid[:])
+	if err != nil || !ok || len(v) <= len(identity.DeviceID{}) {
+		return err
+	}
+	d := identity.DeviceID(v[:len(identity.DeviceID{})])
+	a.homes[d] = peer.ID(v[len(d):])
+	return nil
 }
 
 // recertify gives a device that holds the issuer a new certificate.
