@@ -336,8 +336,8 @@ func (w *Net) Converged(id space.ID) error {
 			first = s
 		}
 		if s.Digest != first.Digest || s.Records != first.Records {
-			return fmt.Errorf("node %d holds %d entries, %d records, digest %.8s; another %d, %d, %.8s",
-				i, s.Entries, s.Records, s.Digest, first.Entries, first.Records, first.Digest)
+			return fmt.Errorf("node %d holds %d entries, %d records, digest %.8s; another %d, %d, %.8s; they say %q and %q",
+				i, s.Entries, s.Records, s.Digest, first.Entries, first.Records, first.Digest, s.LastError, first.LastError)
 		}
 	}
 	return nil

@@ -14,7 +14,7 @@ var full = flag.Bool("full", false, "run storms of 200 nodes and 30 minutes")
 // lost, the net parts and joins again, and everybody writes all the while.
 // What was acknowledged is with everybody soon after the net is whole again.
 func TestChurn(t *testing.T) {
-	nodes, lasts, seed := 20, 2*time.Minute, uint64(1)
+	nodes, lasts, seed := 40, 5*time.Minute, uint64(1)
 	if testing.Short() {
 		nodes, lasts = 10, time.Minute
 	}
@@ -27,7 +27,7 @@ func TestChurn(t *testing.T) {
 		id := w.Space()
 		t.Logf("seed %d: %d nodes are in the space", seed, nodes)
 		ledger := w.Storm(id, testnet.Storm{
-			Seed: seed, Lasts: lasts, Churn: 0.20, Down: 30 * time.Second, Flap: 20 * time.Second, Writes: 2, Rotate: time.Minute,
+			Seed: seed, Lasts: lasts, Churn: 0.20, Down: 30 * time.Second, Flap: 20 * time.Second, Writes: 0.5, Rotate: 150 * time.Second,
 		})
 		took := w.WaitConverged(id, time.Minute)
 		t.Logf("seed %d: %v; equal %v after the net was whole", seed, ledger, took)
