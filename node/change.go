@@ -188,6 +188,9 @@ func (c *change) show() {
 		a.hold(e)
 	}
 	a.recut = append(a.recut, c.recut...)
+	if len(a.held.rows) == 0 {
+		a.held.drawn = true
+	}
 	a.held.rows = append(a.held.rows, c.batch.Held...)
 	a.held.next += uint64(len(c.batch.Held))
 	if c.merged {

@@ -203,12 +203,13 @@ func (a *actor) batches(ch *chain, head envelope.Chain, each func(uint64, space.
 }
 
 // refusedByCut counts this device's envelopes that a cut left out for good:
-// somebody who was removed wrote them, and nobody who was asked knew them. mu
-// is held.
+// somebody who was removed wrote them, and nobody who was asked knew them; and
+// batches that were never sealed before that. mu is held.
 func (a *actor) refusedByCut() (n uint64) {
 	if a.writes() {
 		return 0 // they were written again
 	}
+	n = uint64(len(a.held.rows))
 	for _, ch := range a.chains {
 		if ch.c != a.self.c || ch.device != a.self.device.ID() {
 			continue

@@ -229,18 +229,6 @@ func (a *actor) keepLost(c *change, e *epoch, ch *chain, from uint64) ([]store.H
 	return c.batch.Held, nil
 }
 
-// applyHeld draws again what is held: no chain has it.
-func (a *actor) applyHeld(c *change) error {
-	for _, row := range a.held.rows {
-		b, err := space.DecodeBatch(row.Body)
-		if err != nil {
-			return fmt.Errorf("read what is held: %w", err)
-		}
-		c.apply(a.self.did, b, space.Stamp{Rev: b.Rev, Device: a.self.device.ID()})
-	}
-	return nil
-}
-
 // resolveForks looks at the chains again once the log made more of them final.
 func (a *actor) resolveForks() {
 	for _, e := range a.epochs {

@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kithnet/kith/internal/store"
@@ -13,10 +14,13 @@ import (
 // held are own batches that are acknowledged, durable and visible here, and
 // not sealed yet: there is no certificate for the epoch in force, or it is not
 // sure that this is the epoch in force. They are sealed in their order as soon
-// as there is one.
+// as there is one. Who may not write any more is not shown them either: nobody
+// else will ever see them, unless that level comes back.
 type held struct {
 	rows []store.HeldRow
 	next uint64
+	// drawn: their records are among the author's.
+	drawn bool
 }
 
 // canSeal reports whether entries can go into a chain now.
@@ -43,6 +47,7 @@ const releaseMax = 64
 // already: an envelope's id decides only between two batches of one device and
 // rev, and there are none.
 func (a *actor) release() {
+	a.weighHeld()
 	for len(a.held.rows) > 0 && a.canSeal() && a.mayWrite() == nil {
 		rows, err := a.rising(a.held.rows[:min(len(a.held.rows), releaseMax)])
 		if err != nil {
@@ -64,6 +69,31 @@ func (a *actor) release() {
 		a.stmtDue = time.Now().Add(statementSilence)
 		a.flushOutbox()
 	}
+}
+
+// weighHeld draws the own records again where what is held began to count, or
+// ceased to.
+func (a *actor) weighHeld() {
+	if len(a.held.rows) == 0 || a.held.drawn == a.stillWrites() || slices.Contains(a.recut, a.self.did) {
+		return
+	}
+	a.recut = append(a.recut, a.self.did)
+	a.rebuildOwed()
+}
+
+// applyHeld draws what is held, for who may write: no chain has it.
+func (a *actor) applyHeld(c *change) error {
+	if a.held.drawn = a.stillWrites(); !a.held.drawn {
+		return nil
+	}
+	for _, row := range a.held.rows {
+		b, err := space.DecodeBatch(row.Body)
+		if err != nil {
+			return fmt.Errorf("read what is held: %w", err)
+		}
+		c.apply(a.self.did, b, space.Stamp{Rev: b.Rev, Device: a.self.device.ID()})
+	}
+	return nil
 }
 
 // rising are the first rows that one chain can carry: its revs only rise. A
@@ -103,8 +133,7 @@ func (a *actor) sealHeld(c *change, rows []store.HeldRow) error {
 	return nil
 }
 
-// loadHeld reads what was held when the node last stopped. Its records are in
-// the repo already.
+// loadHeld reads what was held when the node last stopped.
 func (a *actor) loadHeld() (held, error) {
 	var h held
 	for row, err := range a.store.Held() {

@@ -66,6 +66,7 @@ func (a *actor) load() error {
 	a.leaving, a.unverified = leaving, peer.ID(source)
 	a.ctl, a.repos, a.doubt, a.broken, a.proof, a.recut, a.held = ctl, repos, doubt, nil, proof, recut, held
 	a.now, a.epochs = nil, epochs
+	a.held.drawn = !a.writes() // nobody knows: they are drawn again
 	for id, e := range epochs {
 		e.topic = topics[id]
 		if e.n <= ctl.Epoch && (a.now == nil || e.n > a.now.n) {
