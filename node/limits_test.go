@@ -60,6 +60,25 @@ func dialsIn(ctx context.Context, h host.Host, n *Node) error {
 	return h.Connect(ctx, peer.AddrInfo{ID: n.host.ID(), Addrs: n.host.Addrs()})
 }
 
+// grafts has a host join a topic at a node, and say nothing more.
+func grafts(t *testing.T, h host.Host, at *Node, topic string) {
+	t.Helper()
+	s, err := h.NewStream(t.Context(), at.host.ID(), "/meshsub/1.2.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	yes := true
+	rpc := pb.RPC{Subscriptions: []*pb.RPC_SubOpts{{Subscribe: &yes, Topicid: &topic}},
+		Control: &pb.ControlMessage{Graft: []*pb.ControlGraft{{TopicID: &topic}}}}
+	b, err := rpc.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := msgio.NewVarintWriter(s).WriteMsg(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestG16OneAddress: two hundred peers at one address connect and graft
 // themselves to a space's topic. Eight get in; members at other addresses come
 // and go as before, and what is written gets through.
@@ -76,20 +95,8 @@ func TestG16OneAddress(t *testing.T) {
 			h.Close()
 			continue
 		}
-		s, err := h.NewStream(t.Context(), victim.host.ID(), "/meshsub/1.2.0")
-		if err != nil {
-			h.Close()
-			continue
-		}
 		in++
-		yes := true
-		rpc := pb.RPC{Subscriptions: []*pb.RPC_SubOpts{{Subscribe: &yes, Topicid: &topic}},
-			Control: &pb.ControlMessage{Graft: []*pb.ControlGraft{{TopicID: &topic}}}}
-		b, err := rpc.Marshal()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = msgio.NewVarintWriter(s).WriteMsg(b)
+		grafts(t, h, victim, topic)
 	}
 	if in == 0 || in > addressConns {
 		t.Errorf("%d of 200 at one address are in, want at most %d", in, addressConns)

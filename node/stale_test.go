@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,7 @@ import (
 func TestYoungDeadConnection(t *testing.T) {
 	for name, dies := range map[string]bool{"dies": true, "lives": false} {
 		t.Run(name, func(t *testing.T) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // golang/go#78156, under the race detector
 			synctest.Test(t, func(t *testing.T) { youngDead(t, dies) })
 		})
 	}
