@@ -278,6 +278,16 @@ func (r *Relay) Addrs() []string {
 	return out
 }
 
+// Listening are the addresses that the first host listens on, whatever it tells
+// others.
+func (r *Relay) Listening() []string {
+	var out []string
+	for _, a := range r.hosts[0].Network().ListenAddresses() {
+		out = append(out, a.String())
+	}
+	return out
+}
+
 // addrsOf are the addresses of one host.
 func (r *Relay) addrsOf(i int) []string {
 	var far, near []string

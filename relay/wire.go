@@ -140,17 +140,6 @@ func ParseReceipt(b []byte) (Receipt, error) {
 	return r, nil
 }
 
-// Contradicts reports whether two receipts of one relay about one topic cannot
-// both be true of a relay that keeps what it acknowledged: what it holds went
-// down, or changed without growing. earlier is the one it signed first, by its
-// own clock. A chain that was cut at a fork in between explains either.
-func (r Receipt) Contradicts(earlier Receipt) bool {
-	if r.Topic != earlier.Topic || !r.Relay.Equal(earlier.Relay) || r.Time < earlier.Time {
-		return false
-	}
-	return r.Count < earlier.Count || r.Count == earlier.Count && r.Digest != earlier.Digest
-}
-
 // KeyOf is the key of a peer id that holds an Ed25519 key: a relay's.
 func KeyOf(p peer.ID) (ed25519.PublicKey, error) {
 	k, err := p.ExtractPublicKey()
