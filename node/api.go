@@ -145,7 +145,9 @@ func (n *Node) Status(ctx context.Context) (xrpc.Status, error) {
 		Counters: n.stats.snapshot(n.mesh), Keeper: n.cfg.Keeper, Relay: n.relay != nil, Metrics: n.meter.url(),
 	}
 	for _, r := range n.all() {
-		s.Spaces = append(s.Spaces, r.status())
+		row := r.status()
+		row.Relays = n.relayStatus(r.actor)
+		s.Spaces = append(s.Spaces, row)
 	}
 	return s, nil
 }
@@ -170,6 +172,7 @@ func (n *Node) warnings() []string {
 	w = append(w, n.deviceWarnings()...)
 	w = append(w, n.delegationWarnings()...)
 	w = append(w, n.keeperWarnings()...)
+	w = append(w, n.relayWarnings()...)
 	if err := n.store.Err(); err != nil {
 		w = append(w, "the store does not take writes: "+err.Error())
 	}

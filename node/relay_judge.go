@@ -1,7 +1,10 @@
 package node
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kithnet/kith/relay"
@@ -76,8 +79,8 @@ type stand struct {
 	Bytes   uint64
 	Used    uint64
 	Addrs   []string // of the host that serves the topic
-	Last    []byte   // the newest receipt; empty: none
-	Most    []byte   // the receipt for most entries, ours or another member's
+	Kept    [][]byte // receipts, ours and other members', by rising time, at most maxKept
+	Last    []byte   // our newest receipt; empty: none
 	Pages   bool     // the pages that this topic's readers may fetch are there
 	Charges []charge
 }
@@ -99,20 +102,24 @@ func (s *stand) charged(c charge) bool {
 	return true
 }
 
+// maxKept is how many receipts of a topic are kept of one relay.
+const maxKept = 16
+
 // hear takes a receipt, asked for here or brought by a member, and reports
 // whether it contradicts what is known. forked excuses counts that fall.
 func (s *stand) hear(r relay.Receipt, own, forked bool, now time.Time) (caught bool) {
-	raw := r.Bytes()
-	for _, b := range [][]byte{s.Last, s.Most} {
+	raw, at := r.Bytes(), len(s.Kept)
+	for i, b := range s.Kept {
 		had, err := relay.ParseReceipt(b)
-		if err != nil || forked {
+		if err != nil || had.Time == r.Time && had.Count == r.Count && had.Digest == r.Digest {
 			continue
 		}
-		if kind := contradict(had, r); kind != "" {
-			first, then := b, raw
-			if had.Time > r.Time {
-				first, then = raw, b
-			}
+		first, then := b, raw
+		if had.Time > r.Time {
+			first, then = raw, b
+			at = min(at, i)
+		}
+		if kind := contradict(had, r); kind != "" && !forked {
 			caught = s.charged(charge{Kind: kind, At: uint64(now.UnixMilli()), Said: first, Then: then}) || caught
 		}
 	}
@@ -122,8 +129,32 @@ func (s *stand) hear(r relay.Receipt, own, forked bool, now time.Time) (caught b
 	if own {
 		s.Last = raw
 	}
-	if most, err := relay.ParseReceipt(s.Most); err != nil || most.Count <= r.Count && most.Time <= r.Time {
-		s.Most = raw
+	if !slices.ContainsFunc(s.Kept, func(b []byte) bool { return bytes.Equal(b, raw) }) {
+		s.Kept = slices.Insert(slices.Clone(s.Kept), at, raw)
+		s.thin(now)
 	}
 	return caught
 }
+
+// thin drops a receipt if there are too many: the one that is missed least, so
+// that what is kept reaches back long and is dense of late. Two members who
+// meet after days find a moment at which the relay told them different things.
+func (s *stand) thin(now time.Time) {
+	if len(s.Kept) <= maxKept {
+		return
+	}
+	at := func(i int) float64 {
+		return float64(binary.BigEndian.Uint64(s.Kept[i][receiptTime:]))
+	}
+	least, drop := 0.0, 0
+	for i := 1; i < len(s.Kept)-1; i++ {
+		age := float64(now.UnixMilli()) - at(i) + 1
+		if gap := (at(i+1) - at(i-1)) / max(age, 1); drop == 0 || gap < least {
+			least, drop = gap, i
+		}
+	}
+	s.Kept = slices.Delete(s.Kept, drop, drop+1)
+}
+
+// receiptTime is where a receipt says its time.
+const receiptTime = 73

@@ -582,7 +582,7 @@ func (a *actor) loadStand(p berth) stand {
 }
 
 func (a *actor) keepStand(p berth, s stand) error {
-	s.Token, s.Last, s.Most = orEmpty(s.Token), orEmpty(s.Last), orEmpty(s.Most)
+	s.Token, s.Last = orEmpty(s.Token), orEmpty(s.Last)
 	raw, err := space.Marshal(s)
 	if err == nil {
 		err = a.store.Commit(store.Remote, &store.Batch{Meta: map[string][]byte{standName(p): raw}})

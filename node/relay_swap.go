@@ -28,7 +28,7 @@ const receiptProtocol protocol.ID = "/kith/receipt/1"
 const (
 	receiptRequest  = 32 + 64
 	receiptDeadline = 10 * time.Second
-	maxReceipts     = 2 * maxSpaceRelays
+	maxReceipts     = maxKept * maxSpaceRelays
 	swapGap         = 20 * time.Second // between two questions to one member about one topic
 )
 
@@ -84,9 +84,8 @@ func (k *relayKeeper) receipts(sid [32]byte, topic envelope.TopicID) (out []byte
 		if s == nil {
 			continue
 		}
-		out = append(out, s.Last...)
-		if string(s.Most) != string(s.Last) {
-			out = append(out, s.Most...)
+		for _, r := range s.Kept {
+			out = append(out, r...)
 		}
 	}
 	return out

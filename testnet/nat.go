@@ -22,6 +22,14 @@ func (w *Net) Wall(a, b *Node) {
 	w.walls[[2]string{b.ip.String(), a.ip.String()}] = true
 }
 
+// Unwall lets them pass again.
+func (w *Net) Unwall(a, b *Node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.walls, [2]string{a.ip.String(), b.ip.String()})
+	delete(w.walls, [2]string{b.ip.String(), a.ip.String()})
+}
+
 // Attach is a place on the network for a host that is no Node. As every place
 // it is taken for good.
 func (w *Net) Attach() (listen []string, host []libp2p.Option) {

@@ -3,6 +3,8 @@ package testnet
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/libp2p/go-libp2p"
 
@@ -57,7 +59,7 @@ func (r *Relay) Stop() {
 // Wipe empties a stopped relay's disk, all but its key.
 func (r *Relay) Wipe() {
 	r.net.t.Helper()
-	if err := os.RemoveAll(r.Dir + "/store"); err != nil {
+	if err := os.RemoveAll(filepath.Join(r.Dir, "store")); err != nil {
 		r.net.t.Fatal(err)
 	}
 }
@@ -65,4 +67,31 @@ func (r *Relay) Wipe() {
 // Addr is where members find it.
 func (r *Relay) Addr() string {
 	return fmt.Sprintf("%s/p2p/%s", r.listen[0], r.ID())
+}
+
+// Twin starts a relay with the key of another one and a disk of its own: one
+// that shows different things to different people.
+func (w *Net) Twin(of *Relay) *Relay {
+	w.t.Helper()
+	key, err := os.ReadFile(filepath.Join(of.Dir, "relay.key"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r := &Relay{Dir: w.t.TempDir(), net: w}
+	if err := os.WriteFile(filepath.Join(r.Dir, "relay.key"), key, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	r.listen, r.host = w.Attach()
+	w.relays = append(w.relays, r)
+	r.Start()
+	return r
+}
+
+// Part lets no packet pass between a node and a relay.
+func (w *Net) Part(n *Node, r *Relay) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := strings.Split(r.listen[0], "/")[2]
+	w.walls[[2]string{n.ip.String(), at}] = true
+	w.walls[[2]string{at, n.ip.String()}] = true
 }

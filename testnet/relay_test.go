@@ -74,3 +74,188 @@ func TestNeverOnlineTogether(t *testing.T) {
 		holdsWithin(t, time.Minute, func() error { return b.Has(id, "note-19") })
 	})
 }
+
+// relayRow is how a node sees the i-th relay of a space.
+func relayRow(n *testnet.Node, id space.ID, i int) (xrpc.RelayStatus, error) {
+	s, err := n.SpaceStatus(id)
+	if err != nil || len(s.Relays) <= i {
+		return xrpc.RelayStatus{}, fmt.Errorf("relay %d of %d: %w", i, len(s.Relays), err)
+	}
+	return s.Relays[i], nil
+}
+
+// signedAll is nil once every relay of a space signed for all that n holds.
+func signedAll(n *testnet.Node, id space.ID) error {
+	s, err := n.SpaceStatus(id)
+	if err != nil {
+		return err
+	}
+	for _, r := range s.Relays {
+		if !r.HoldsAll {
+			return fmt.Errorf("relay %s: %+v, of %d entries", r.PeerID, r, s.Entries)
+		}
+	}
+	return nil
+}
+
+// TestAwayForFiftyEpochs: who was away for thirty days and fifty epochs catches
+// up from a relay alone.
+func TestAwayForFiftyEpochs(t *testing.T) {
+	epochs := 50
+	if testing.Short() {
+		epochs = 12
+	}
+	testnet.Bubble(t, func(t *testing.T) {
+		w := testnet.New(t, 2, testnet.Link{Latency: 10 * time.Millisecond}, 2)
+		id := relayed(t, w, w.Relay())
+		a, b := w.Node(0), w.Node(1)
+		b.Stop()
+		for i := range epochs {
+			if err := a.Put(id, fmt.Sprint("epoch-", i), "in its own epoch"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.Rotate(context.Background(), id); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		holdsWithin(t, 2*time.Minute, func() error { return signedAll(a, id) })
+		time.Sleep(20 * time.Second)
+		a.Stop()
+		time.Sleep(30 * 24 * time.Hour)
+		start := time.Now()
+		b.Start()
+		holdsWithin(t, 10*time.Minute, func() error {
+			for i := range epochs {
+				if err := b.Has(id, fmt.Sprint("epoch-", i)); err != nil {
+					return fmt.Errorf("of epoch %d: %w", i, err)
+				}
+			}
+			return nil
+		})
+		t.Logf("caught up with %d epochs in %v", epochs, time.Since(start))
+	})
+}
+
+// TestR7 wipes a relay clean: its clients fill it again, and chains go on.
+func TestR7(t *testing.T) {
+	testnet.Bubble(t, func(t *testing.T) {
+		w := testnet.New(t, 2, testnet.Link{Latency: 10 * time.Millisecond}, 3)
+		r := w.Relay()
+		id := relayed(t, w, r)
+		a, b := w.Node(0), w.Node(1)
+		for i := range 10 {
+			if err := a.Put(id, fmt.Sprint("before-", i), "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		holdsWithin(t, 2*time.Minute, func() error { return signedAll(a, id) })
+		b.Stop()
+		r.Stop()
+		r.Wipe()
+		r.Start()
+		if err := a.Put(id, "after", "x"); err != nil {
+			t.Fatal(err)
+		}
+		holdsWithin(t, 3*time.Minute, func() error { return signedAll(a, id) })
+		a.Stop()
+		b.Start()
+		holdsWithin(t, time.Minute, func() error { return b.Has(id, "after") })
+	})
+}
+
+// TestFuneral destroys relay and all of its disk for good: members go on, a
+// new relay takes the space up from them, and who reads from it alone has all.
+func TestFuneral(t *testing.T) {
+	testnet.Bubble(t, func(t *testing.T) {
+		w := testnet.New(t, 3, testnet.Link{Latency: 10 * time.Millisecond}, 4)
+		old := w.Relay()
+		id := relayed(t, w, old)
+		a, b, c := w.Node(0), w.Node(1), w.Node(2)
+		for i := range 10 {
+			if err := a.Put(id, fmt.Sprint("before-", i), "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.WaitConverged(id, time.Minute)
+		before, err := a.SpaceStatus(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Stop()
+		old.Stop()
+		if err := b.Put(id, "during", "nobody in the middle"); err != nil {
+			t.Fatal(err)
+		}
+		w.WaitConverged(id, time.Minute)
+		if _, err := a.SetRelays(context.Background(), id, []string{w.Relay().Addr()}); err != nil {
+			t.Fatal(err)
+		}
+		holdsWithin(t, 3*time.Minute, func() error { return signedAll(a, id) })
+		after, err := a.SpaceStatus(id)
+		if err != nil || after.Records != before.Records+1 {
+			t.Errorf("%d records before, one more written, %d after: %v", before.Records, after.Records, err)
+		}
+		c.Start()
+		w.WaitConverged(id, 2*time.Minute)
+		for _, n := range w.Nodes() {
+			if err := n.Has(id, "before-9"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// TestSplitView: a relay that shows two members different sets is found out
+// when they meet, and named.
+func TestSplitView(t *testing.T) {
+	testnet.Bubble(t, func(t *testing.T) {
+		w := testnet.New(t, 2, testnet.Link{Latency: 10 * time.Millisecond}, 5)
+		one := w.Relay()
+		two := w.Twin(one) // the same key, another disk
+		a, b := w.Node(0), w.Node(1)
+		w.Part(a, two)
+		w.Part(b, one)
+		ctx := context.Background()
+		info, err := a.CreateSpace(ctx, xrpc.NewSpace{Type: "com.example.forum", Relays: []string{one.Addr(), two.Addr()}, Policy: space.DefaultPolicy()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inv, err := a.Invite(ctx, info.ID, xrpc.InviteOptions{Level: space.LevelWrite})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Join(ctx, inv.Link); err != nil {
+			t.Fatal(err)
+		}
+		w.WaitConverged(info.ID, time.Minute)
+		w.Wall(a, b)
+		time.Sleep(time.Minute)
+		for i := range 5 {
+			if err := a.Put(info.ID, fmt.Sprint("hidden-", i), "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		holdsWithin(t, 2*time.Minute, func() error { return signedAll(a, info.ID) })
+		time.Sleep(2 * time.Minute)
+		if r, err := relayRow(b, info.ID, 0); err != nil || len(r.Caught) > 0 || b.Has(info.ID, "hidden-0") == nil {
+			t.Fatalf("before they met: %+v, %v", r, err)
+		}
+		if err := b.Put(info.ID, "mine", "so that the relay signs once more"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		w.Unwall(a, b)
+		w.WaitConverged(info.ID, time.Minute)
+		holdsWithin(t, 10*time.Second, func() error {
+			for i, n := range w.Nodes() {
+				if r, err := relayRow(n, info.ID, 0); err != nil || len(r.Caught) == 0 {
+					return fmt.Errorf("node %d: the relay is not named: %+v, %v", i, r, err)
+				}
+			}
+			return nil
+		})
+		r, _ := relayRow(b, info.ID, 0)
+		t.Log(r.Caught)
+	})
+}

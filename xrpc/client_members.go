@@ -294,3 +294,10 @@ func (c *Client) Rotate(ctx context.Context, id space.ID) (uint64, error) {
 	err := c.procedure(ctx, "dev.kith.space.rotate", about(id), &out)
 	return out.Epoch, err
 }
+
+// SetRelays opens a new epoch that names other relays; none: none.
+func (c *Client) SetRelays(ctx context.Context, id space.ID, relays []string) (uint64, error) {
+	var out epochAnswer
+	err := c.procedure(ctx, "dev.kith.space.rotate", map[string]any{"space": id.String(), "relays": append([]string{}, relays...)}, &out)
+	return out.Epoch, err
+}

@@ -202,6 +202,10 @@ func (f *fake) Rotate(_ context.Context, id space.ID) (uint64, error) {
 	return s.info.Epoch, nil
 }
 
+func (f *fake) SetRelays(ctx context.Context, id space.ID, _ []string) (uint64, error) {
+	return f.Rotate(ctx, id)
+}
+
 func (f *fake) SetKeeper(_ context.Context, id space.ID, did space.DID, caps []Cap) (Member, error) {
 	_, m, err := f.row(id, did)
 	if err != nil {

@@ -7,11 +7,22 @@ type epochAnswer struct {
 	Epoch uint64 `json:"epoch"`
 }
 
-// rotate opens a new epoch.
+// mostRelays is how many relays a space may name.
+const mostRelays = 8
+
+// rotate opens a new epoch, with relays as they were or with others.
 func rotate(c *call) (any, error) {
 	id, err := c.spaceID()
 	if err != nil {
 		return nil, err
+	}
+	if c.body.has("relays") {
+		relays, err := c.body.texts("relays", mostRelays)
+		if err != nil {
+			return nil, err
+		}
+		epoch, err := c.s.Keys.SetRelays(c.ctx(), id, relays)
+		return epochAnswer{c.d.spaceURI(id), epoch}, err
 	}
 	epoch, err := c.s.Keys.Rotate(c.ctx(), id)
 	return epochAnswer{c.d.spaceURI(id), epoch}, err

@@ -75,6 +75,8 @@ type Approvals interface {
 type Keys interface {
 	// Rotate opens a new epoch and returns its number.
 	Rotate(ctx context.Context, id space.ID) (epoch uint64, err error)
+	// SetRelays opens one that names other relays: multiaddrs with /p2p.
+	SetRelays(ctx context.Context, id space.ID, relays []string) (epoch uint64, err error)
 }
 
 // Keepers are the members whose nodes do the authority's work for it.

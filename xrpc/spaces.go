@@ -32,7 +32,6 @@ func createSpace(c *call) (any, error) {
 	if n.Name, _, err = c.body.text("name"); err != nil {
 		return nil, err
 	}
-	const mostRelays = 16
 	if n.Relays, err = c.body.texts("relays", mostRelays); err != nil {
 		return nil, err
 	}

@@ -278,6 +278,8 @@ type SpaceStatus struct {
 	InSyncWith []SyncPeer `json:"inSyncWith"`
 	// Rounds are the last reconciliations, one for each peer.
 	Rounds []Round `json:"rounds,omitempty"`
+	// Relays are those that the epoch in force names.
+	Relays []RelayStatus `json:"relays,omitempty"`
 	// Forks is how many writer chains signed two histories and end before.
 	Forks uint64 `json:"forks,omitempty"`
 	// Refused is how many entries and chains were refused since the start.
@@ -291,6 +293,22 @@ type SpaceStatus struct {
 	// Damaged: the store lost entries, and no peer has said yet that all is back.
 	Damaged   bool   `json:"damaged,omitempty"`
 	LastError string `json:"lastError,omitempty"`
+}
+
+// RelayStatus is a relay of a space as this member sees it.
+type RelayStatus struct {
+	PeerID       string   `json:"peerId"`
+	Addrs        []string `json:"addrs"`
+	Connected    bool     `json:"connected"`
+	LeaseExpires int64    `json:"leaseExpires,omitempty"` // Unix milliseconds; 0: no lease
+	Bytes        uint64   `json:"bytes,omitempty"`
+	Used         uint64   `json:"used,omitempty"`
+	// Signed is how many entries of the epoch in force its last receipt counts.
+	Signed    uint64   `json:"signed,omitempty"`
+	SignedAt  int64    `json:"signedAt,omitempty"` // Unix milliseconds
+	HoldsAll  bool     `json:"holdsAll,omitempty"` // the receipt is of the set held here now
+	LastError string   `json:"lastError,omitempty"`
+	Caught    []string `json:"caught,omitempty"` // what it signed and did not keep
 }
 
 // SyncPeer is a peer that shows the digest held here now: since when and when

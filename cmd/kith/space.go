@@ -28,6 +28,7 @@ type spaceCmd struct {
 	Level     spaceLevelCmd     `cmd:"" help:"Change what a member may do."`
 	Remove    spaceRemoveCmd    `cmd:"" help:"Remove a member; new keys for the others."`
 	Rotate    spaceRotateCmd    `cmd:"" help:"Make new keys."`
+	Relay     spaceRelayCmd     `cmd:"" help:"Relays that carry a space while its members sleep."`
 	Keeper    spaceKeeperCmd    `cmd:"" help:"Members whose nodes let others in."`
 	Sequencer spaceSequencerCmd `cmd:"" help:"Show or appoint who orders the log."`
 	Transfer  spaceTransferCmd  `cmd:"" help:"Hand a space with a DID of its own to another member."`
