@@ -205,7 +205,7 @@ type belief struct {
 	level  space.Level // what that child says of us
 
 	entries []*control.Entry // that welcomes brought
-	seen    bool             // head is one of them
+	seen    bool             // head is one of them, or was held before
 }
 
 // maxWelcomes bounds how many welcomes a control log comes in: 128 MiB of it.

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/seal"
@@ -40,4 +43,38 @@ func TestJoinLongLog(t *testing.T) {
 	if n, want := len(sp.control().Policy.Config), space.MaxConfig-100; n < want {
 		t.Errorf("a config of %d bytes, not %d", n, want)
 	}
+}
+
+// A link that was made before its holder was removed lets it in again,
+// although its own log has gone beyond where the link was made.
+func TestJoinAgainByAnOlderLink(t *testing.T) {
+	a, b := boot(t, newHome(t), onDisk(nil)), boot(t, newHome(t), onDisk(nil))
+	id, err := newSpace(a, "club")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admitTo(t, a, b, id)
+	inv, err := a.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelRead, MaxUses: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.RemoveMember(t.Context(), id, b.self.did); err != nil {
+		t.Fatal(err)
+	}
+	sp, err := b.byID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "b hears that it is out", func() error {
+		if sp.place() != gone {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := b.Join(ctx, inv.Link); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "both hold the same", alike(a, b, id))
 }

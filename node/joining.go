@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -228,6 +229,11 @@ func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (
 	}
 	if q.from != nil {
 		b.base, b.topics, b.opened = q.from.known()
+		if q.head != nil {
+			if b.seen, err = q.from.logged(*q.head); err != nil {
+				return nil, none, err
+			}
+		}
 	}
 	dev := n.self.device.ID()
 	c := claim{
@@ -283,4 +289,17 @@ func (a *actor) known() (*control.State, map[uint64]envelope.TopicID, *control.E
 		return a.ctl, topics, &rot.Epoch
 	}
 	return a.ctl, topics, nil
+}
+
+// logged reports whether an entry of a hash is in the log that is held.
+func (a *actor) logged(hash [32]byte) (bool, error) {
+	for row, err := range a.store.Control() {
+		if err != nil {
+			return false, err
+		}
+		if sha256.Sum256(row.Raw) == hash {
+			return true, nil
+		}
+	}
+	return false, nil
 }
