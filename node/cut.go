@@ -228,25 +228,6 @@ func (a *actor) refusedByCut() (n uint64) {
 	return n
 }
 
-// errNotFinal: a branch of a chain other than the one that the log made final.
-// Whoever got hold of a chain's key cannot put another history in its place.
-var errNotFinal = fmt.Errorf("another branch than the log names as final: %w", space.ErrForged)
-
-// checkFinal holds a run against the checkpoints and cuts of the log.
-func (a *actor) checkFinal(run []envelope.Envelope) error {
-	if len(run) == 0 {
-		return nil
-	}
-	final, ok := a.ctl.Final(run[0].Chain())
-	if !ok || final.Seq < run[0].Seq() || final.Seq > run[len(run)-1].Seq() {
-		return nil
-	}
-	if i := final.Seq - run[0].Seq(); i < uint64(len(run)) && run[i].Seq() == final.Seq && run[i].ID() != envelope.ID(final.ID) {
-		return errNotFinal
-	}
-	return nil
-}
-
 // checkpointEvery is how often the sequencer makes final what is there.
 const checkpointEvery = 24 * time.Hour
 

@@ -62,9 +62,6 @@ func (a *actor) ingest(m *runIn) (added []envelope.Envelope, err error) {
 	if m.fork != nil {
 		return nil, a.prove(e, m)
 	}
-	if err := a.checkFinal(m.run); err != nil {
-		return nil, err
-	}
 	adv, err := e.topic.CheckSummed(m.cert, m.run, m.sum)
 	if errors.Is(err, envelope.ErrFork) {
 		return nil, errors.Join(err, a.leaves(e, adv, m))
