@@ -39,6 +39,8 @@ type actor struct {
 	differs atomic.Bool   // a peer's digest differs with nothing left to exchange: fold again
 	refused atomic.Uint64 // entries and chains that members' rules refuse
 
+	hub hub // of those who follow the space
+
 	still sync.RWMutex // keeps what is in memory and in the store the same while both are read
 
 	mu         sync.RWMutex // guards what follows; written by run's goroutine alone

@@ -171,6 +171,7 @@ func (c *change) show() {
 		a.checkDue = time.Now().Add(jitter(compareAfter))
 	}
 	c.showBlobs()
+	defer c.tell(a.ctl)
 	for author, s := range c.staged {
 		s.Commit()
 		r := a.repos[author]

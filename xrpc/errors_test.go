@@ -56,6 +56,9 @@ var sentinels = map[string]error{
 	"xrpc.ErrPetnameTaken":     ErrPetnameTaken,
 	"xrpc.ErrCursor":           ErrCursor,
 	"xrpc.ErrBlobNotFound":     ErrBlobNotFound,
+	"xrpc.ErrConsumerTooSlow":  ErrConsumerTooSlow,
+	"xrpc.ErrOutdatedCursor":   ErrOutdatedCursor,
+	"xrpc.ErrFutureCursor":     ErrFutureCursor,
 	"xrpc.ErrStillWaiting":     ErrStillWaiting,
 }
 

@@ -48,6 +48,7 @@ type fake struct {
 	updates  int    // how often the policy was written
 	reason   string // of the newest deletion
 	open     int    // snapshots
+	feed     *channel
 	bytes    map[space.CID]Blob
 	lost     error // what the values of a snapshot end with
 }

@@ -84,6 +84,7 @@ var asked = map[string][]string{
 	"dev.kith.node.connect":           {`{"addr":"/ip4/127.0.0.1/tcp/1/p2p/12D3peer"}`},
 	"dev.kith.node.backup":            {`{"file":"/tmp/x"}`},
 	"dev.kith.server.getSession":      {""},
+	"dev.kith.server.createTicket":    {`{"space":"$S","method":"dev.kith.space.subscribe"}`},
 	"dev.kith.token.create":           {`{"scope":"read"}`, `{"scope":"read","did":"did:key:zQ3shother","note":"x","expiresAt":"2100-01-01T00:00:00Z"}`},
 	"dev.kith.token.list":             {""},
 	"dev.kith.token.revoke":           {`{"id":"0001"}`},
@@ -92,6 +93,7 @@ var asked = map[string][]string{
 // elsewhere are built methods whose answers are no JSON, or need more than a
 // fake; their own tests hold them to their lexicons.
 var elsewhere = map[string]bool{
+	"dev.kith.space.subscribe":  true,                                      // frames: TestSubscribe
 	"com.atproto.space.getRepo": true,                                      // a CAR
 	"com.atproto.space.getBlob": true, "com.atproto.repo.uploadBlob": true, // bytes: TestGetBlob, TestUploadBlob
 }

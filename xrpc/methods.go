@@ -87,7 +87,7 @@ var methods = map[string]method{
 	"dev.kith.space.forget":    {verb: post, who: forFounder, handle: forgetSpace, needs: hasExits},
 	"dev.kith.space.rotate":    {verb: post, who: forAuthority, handle: rotate, needs: hasKeys},
 	"dev.kith.space.status":    {verb: get, who: forNode, handle: spaceStatus},
-	"dev.kith.space.subscribe": {verb: get, who: forMember, socket: true},
+	"dev.kith.space.subscribe": {verb: get, who: forMember, handle: subscribe, needs: hasEvents, socket: true},
 
 	"dev.kith.space.setLevel":         {verb: post, who: forAuthority, handle: setLevel, needs: hasRoster},
 	"dev.kith.space.setKeeper":        {verb: post, who: forAuthority, handle: setKeeper, needs: hasKeepers},
@@ -112,7 +112,7 @@ var methods = map[string]method{
 	"dev.kith.server.createSession": {verb: post},
 	"dev.kith.server.deleteSession": {verb: post},
 	"dev.kith.server.getSession":    {verb: get, who: forCaller, handle: showSession},
-	"dev.kith.server.createTicket":  {verb: post, who: forCaller},
+	"dev.kith.server.createTicket":  {verb: post, who: forMember, handle: createTicket, needs: hasEvents},
 	"dev.kith.token.create":         {verb: post, who: forOwner, handle: createToken, needs: hasTokens},
 	"dev.kith.token.list":           {verb: get, who: forOwner, handle: listTokens, needs: hasTokens},
 	"dev.kith.token.revoke":         {verb: post, who: forOwner, handle: revokeToken, needs: hasTokens},

@@ -96,6 +96,17 @@ type opObject struct {
 	Value      json.RawMessage `json:"value,omitempty"`
 }
 
+// action is what an op did.
+func (op *RepoOp) action() string {
+	switch {
+	case op.CID.IsZero():
+		return "delete"
+	case op.Prev.IsZero():
+		return "create"
+	}
+	return "update"
+}
+
 type opsAnswer struct {
 	Ops    []opObject    `json:"ops"`
 	Cursor string        `json:"cursor,omitempty"`
@@ -217,16 +228,14 @@ func (c *call) opsAnswer(id space.ID, did space.DID, p OpsPage) (any, error) {
 	for i, op := range p.Ops {
 		at := timeText(op.Rev.Micros())
 		o := opObject{
-			Rev: op.Rev.String(), Idx: op.Idx, ID: FormatOpsCursor(op.Rev, op.Idx), Action: "create",
+			Rev: op.Rev.String(), Idx: op.Idx, ID: FormatOpsCursor(op.Rev, op.Idx), Action: op.action(),
 			DID: did, Author: did, SpaceID: uri, Collection: op.Path.Collection, Key: op.Path.Key,
 			CreatedAt: at, CreatedAt2: at,
 		}
 		if !op.Prev.IsZero() {
-			o.Prev, o.Action = &p.Ops[i].Prev, "update"
+			o.Prev = &p.Ops[i].Prev
 		}
-		if op.CID.IsZero() {
-			o.Action = "delete"
-		} else {
+		if !op.CID.IsZero() {
 			o.CID = &p.Ops[i].CID
 		}
 		if op.Value != nil {

@@ -59,6 +59,7 @@ type Server struct {
 	Backups     Backups
 	Snapshots   Snapshots
 	Blobs       Blobs
+	Events      Events
 
 	// Relay answers dev.kith.relay.*, by credentials of its own; nil: this node
 	// is no relay.
@@ -89,12 +90,16 @@ type Server struct {
 	rates rates
 
 	snapshots atomic.Int32 // being read out
+	tickets   tickets
+	stopping  chan struct{} // closed when open sockets are to end; nil: never
 }
 
 // Serve answers on l until ctx ends, then lets the requests under way finish
 // for a moment. It returns nil when it was stopped by ctx.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	hs := s.httpServer()
+	s.stopping = make(chan struct{})
+	hs.RegisterOnShutdown(func() { close(s.stopping) })
 	failed := make(chan error, 1)
 	go func() { failed <- hs.Serve(l) }()
 	select {
@@ -201,6 +206,9 @@ func (c *call) serve(nsid string) error {
 		return err
 	}
 	c.caller, err = c.s.identify(c.r)
+	if err == errAuth && m.socket {
+		c.caller, err = c.redeem()
+	}
 	if limited := c.rate(err != nil); limited != nil {
 		return limited
 	}

@@ -22,7 +22,7 @@ func newServer(f *fake) *Server {
 	return &Server{
 		Spaces: f, Records: f, Repos: f, Node: f,
 		Roster: f, Delegations: f, Invites: f, Approvals: f, Keys: f, Keepers: f, Admin: f, Transfers: f, Exits: f, Devices: f, Backups: f,
-		Access: f, Tokens: f, Settings: f, Snapshots: f, Blobs: f,
+		Access: f, Tokens: f, Settings: f, Snapshots: f, Blobs: f, Events: f,
 		Owner: owner, Token: apiToken, Version: "v0",
 	}
 }
