@@ -153,7 +153,8 @@ func TestRequests(t *testing.T) {
 		{"any address", host("0.0.0.0"), 403, "InvalidHost"},
 		{"zone", host("[::1%25eth0]"), 403, "InvalidHost"},
 		{"bad port", host("localhost:x"), 403, "InvalidHost"},
-		{"other path", func(r *http.Request) { r.URL.Path = "/" }, 404, "XRPCNotSupported"},
+		{"other path", func(r *http.Request) { r.URL.Path = "/x" }, 404, "XRPCNotSupported"},
+		{"the page takes nothing", func(r *http.Request) { r.URL.Path = "/" }, 405, "MethodNotAllowed"},
 		{"traversal", func(r *http.Request) { r.URL.Path = "/xrpc/../xrpc/com.atproto.space.createRecord" }, 404, "XRPCNotSupported"},
 		{"put", func(r *http.Request) { r.Method = "PUT" }, 405, "MethodNotAllowed"},
 		{"get", func(r *http.Request) { r.Method = "GET" }, 405, "MethodNotAllowed"},
@@ -224,7 +225,7 @@ func TestPreflight(t *testing.T) {
 	for name, want := range map[string]string{
 		"Access-Control-Allow-Origin":      "*",
 		"Access-Control-Allow-Headers":     "authorization, content-type, dpop, x-client-key",
-		"Access-Control-Allow-Methods":     "GET, HEAD, POST",
+		"Access-Control-Allow-Methods":     "GET, HEAD, POST, PUT, DELETE",
 		"Access-Control-Allow-Credentials": "",
 	} {
 		if h.Get(name) != want {
@@ -414,5 +415,29 @@ func TestClientGoneAway(t *testing.T) {
 	}
 	if w := ask(s, get, "dev.kith.node.status", ""); w.Code != 503 {
 		t.Errorf("a node that stops: %d", w.Code)
+	}
+}
+
+// The page runs what it brings, loads nothing and stands in nobody's frame.
+func TestPageHeaders(t *testing.T) {
+	s := newServer(newFake(t))
+	s.Token = ""
+	w := askPath(s, "GET", "/", "")
+	csp := w.Header().Get("Content-Security-Policy")
+	for _, want := range []string{"default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'", "script-src 'sha256-", "style-src 'sha256-"} {
+		if !strings.Contains(csp, want) {
+			t.Errorf("%s is not in %s", want, csp)
+		}
+	}
+	if w.Code != 200 || w.Header().Get("Access-Control-Allow-Origin") != "" || strings.Contains(w.Body.String(), "http://") || strings.Count(w.Body.String(), "<script") != 1 {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+	if w := askPath(s, "HEAD", "/", ""); w.Code != 200 {
+		t.Errorf("HEAD: %d", w.Code)
+	}
+	r := request(func(r *http.Request) { r.Host = "evil.example"; r.URL.Path = "/"; r.Method = "GET" })
+	rec := httptest.NewRecorder()
+	if s.ServeHTTP(rec, r); rec.Code != 403 {
+		t.Errorf("under a foreign name: %d", rec.Code)
 	}
 }

@@ -172,6 +172,9 @@ func (c *call) dispatch(path string) error {
 	if nsid, ok := strings.CutPrefix(path, "/lexicons/"); ok {
 		return c.lexicon(nsid)
 	}
+	if path == "/" {
+		return c.page()
+	}
 	if path == "/config" {
 		return c.config()
 	}
