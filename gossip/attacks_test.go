@@ -2,7 +2,9 @@ package gossip
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -541,6 +543,52 @@ func TestG26LossyLink(t *testing.T) {
 			if n.replica.count() != 101 {
 				t.Errorf("node %d holds %d of 101 at last", i, n.replica.count())
 			}
+		}
+	})
+}
+
+// G20: two hosts that share as many topics as there may be. Their greeting fits
+// a message, and a canary in every topic arrives; one topic more is refused
+// aloud.
+func TestG20CanaryInEveryTopic(t *testing.T) {
+	topics := defaultTopics
+	if testing.Short() || raceEnabled {
+		topics = 1000
+	}
+	bubble(t, 2, func(t *testing.T, hosts []host.Host) {
+		a, b := newNode(t, hosts[0], Config{MaxTopics: topics}), newNode(t, hosts[1], Config{MaxTopics: topics})
+		var heard atomic.Int64
+		var chains []*chain
+		var sends []*Topic
+		for i := range topics {
+			issuer := ed25519.NewKeyFromSeed(binary.BigEndian.AppendUint64(make([]byte, 24), uint64(i+1)))
+			c := newChainBy(t, issuer, issuer, live, 0x44)
+			top, err := a.mesh.Join(c.topic, newReplica(c.topic), func(peer.ID, envelope.Frame) {}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.mesh.Join(c.topic, newReplica(c.topic), func(peer.ID, envelope.Frame) { heard.Add(1) }, nil); err != nil {
+				t.Fatal(err)
+			}
+			chains, sends = append(chains, c), append(sends, top)
+		}
+		one := topicOf(0x01)
+		if _, err := a.mesh.Join(one, newReplica(one), func(peer.ID, envelope.Frame) {}, nil); !errors.Is(err, ErrTooManyTopics) {
+			t.Errorf("one topic more: %v", err)
+		}
+		connect(t, hosts[0], hosts[1])
+		<-time.After(30 * time.Second)
+		for i, c := range chains {
+			if err := sends[i].Publish(t.Context(), c.frame(t, 0, 0)); err != nil {
+				t.Fatal(err)
+			}
+			if i%500 == 499 { // the outbound queue has 1,024
+				<-time.After(time.Second)
+			}
+		}
+		<-time.After(10 * time.Second)
+		if got := int(heard.Load()); got != topics {
+			t.Errorf("%d of %d canaries arrived", got, topics)
 		}
 	})
 }

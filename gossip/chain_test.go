@@ -28,7 +28,12 @@ type grant struct {
 
 func (g grant) certify(t testing.TB, id envelope.ChainID) envelope.Certificate {
 	t.Helper()
-	iss, wr, topic := key(g.issuer), key(g.writer), topicOf(g.issuer)
+	return g.certifyBy(t, key(g.issuer), key(g.writer), id)
+}
+
+func (g grant) certifyBy(t testing.TB, iss, wr ed25519.PrivateKey, id envelope.ChainID) envelope.Certificate {
+	t.Helper()
+	topic := envelope.TopicOf(public(iss))
 	body := envelope.GrantBody(public(iss), public(wr), g.class, g.notAfter)
 	c, err := envelope.NewCertificate(
 		[envelope.GrantSize]byte(append(body, space.Sign(iss, space.LabelWriterCert, body)...)),
@@ -52,9 +57,15 @@ type chain struct {
 
 func newChain(t testing.TB, g grant, seed byte) *chain {
 	t.Helper()
+	return newChainBy(t, key(g.issuer), key(g.writer), g, seed)
+}
+
+// newChainBy is a chain in the topic of an issuer.
+func newChainBy(t testing.TB, iss, wr ed25519.PrivateKey, g grant, seed byte) *chain {
+	t.Helper()
 	k := key(seed)
-	c := &chain{key: k, id: envelope.ChainID(public(k)), topic: topicOf(g.issuer)}
-	c.cert = g.certify(t, c.id)
+	c := &chain{key: k, id: envelope.ChainID(public(k)), topic: envelope.TopicOf(public(iss))}
+	c.cert = g.certifyBy(t, iss, wr, c.id)
 	c.prev = c.cert.ID()
 	c.add(t, envelope.Hello, 256)
 	return c

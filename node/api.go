@@ -142,7 +142,7 @@ func (n *Node) Status(ctx context.Context) (xrpc.Status, error) {
 	s := xrpc.Status{
 		Version: n.cfg.Version, DID: n.self.did, PeerID: n.host.ID().String(), Home: n.cfg.Home,
 		Listen: fullAddrs(n.host), Peers: peers, Spaces: []xrpc.SpaceStatus{}, Warnings: n.warnings(),
-		Counters: n.stats.snapshot(n.mesh), Keeper: n.cfg.Keeper, Relay: n.relay != nil, Metrics: n.meter.url(),
+		Counters: n.counters(), Keeper: n.cfg.Keeper, Relay: n.relay != nil, Metrics: n.meter.url(),
 	}
 	for _, r := range n.all() {
 		row := r.status()

@@ -94,7 +94,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	show := func(kind prometheus.ValueType, name, help string, v float64) {
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kith_"+name, help, nil, nil), kind, v)
 	}
-	for name, v := range c.n.stats.snapshot(c.n.mesh) {
+	for name, v := range c.n.counters() {
 		words := wordsIn(name)
 		show(prometheus.CounterValue, strings.Join(words, "_")+"_total", strings.Join(words, " ")+" since the start", float64(v))
 	}

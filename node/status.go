@@ -52,6 +52,21 @@ func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
 	return out
 }
 
+// counters are all of the node's that only rise, by name.
+func (n *Node) counters() map[string]uint64 {
+	out := n.stats.snapshot(n.mesh)
+	c, r := n.sched.counters(), n.rates.counters()
+	for name, v := range map[string]uint64{
+		"sessionsEnded": c.Ended, "sessionsUnequal": c.Unequal, "sessionsCut": c.Cut, "sessionsSlow": c.Slow,
+		"sessionsRefused": c.Refused, "sessionsFailed": c.Failed, "sessionsStalled": c.Stalled,
+		"sessionsDropped": c.Dropped, "sessionsWaited": c.Waited,
+		"rateWaits": r.Waits, "rateWaitedMs": uint64(r.Waited.Milliseconds()), "rateRefused": r.Refused,
+	} {
+		out[name] = v
+	}
+	return out
+}
+
 // camel writes the words of a counter's name in the way of JSON keys.
 func camel(words string) string {
 	first, rest, _ := strings.Cut(words, " ")
