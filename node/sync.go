@@ -103,7 +103,8 @@ func (n *Node) sessionConfig(ctx context.Context, a *actor, ep *epoch, with peer
 	if a != nil {
 		r := &replica{ctx: ctx, a: a, e: ep, with: with, here: n.hasTopic}
 		cfg.Keys, cfg.Replica, cfg.Sink, cfg.Control = reconcile.NewFetchKey(ep.keys.Fetch()), r, r, r
-		cfg.Earlier, cfg.Memory = r, n.talks.memory(ep.id, n.hasTopic)
+		about := n.talks.about(ep.id, n.hasTopic)
+		cfg.Earlier, cfg.Memory, cfg.Board = r, &about.memory, about.board
 		if _, serving := n.relays.serving(a.sid, with); serving {
 			if key, err := relay.KeyOf(with); err == nil {
 				cfg.Keys = reconcile.NewFetchKey(ep.keys.Fetch()).At(key)
@@ -195,6 +196,7 @@ var (
 	_ reconcile.Replica    = (*replica)(nil)
 	_ reconcile.Sink       = (*replica)(nil)
 	_ reconcile.ControlLog = (*replica)(nil)
+	_ envelope.IDs         = (*replica)(nil)
 )
 
 // topic is the replica of the session's epoch as it is now: a space that was
@@ -302,6 +304,11 @@ func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*e
 		return &ch.Cert, envs, nil
 	}
 	return nil, envs, nil
+}
+
+// IDAt gives the heads of segments.
+func (r *replica) IDAt(chain envelope.ChainID, seq uint64) (envelope.ID, bool) {
+	return ids{r.a.store, r.e.id}.IDAt(chain, seq)
 }
 
 func (r *replica) Deliver(cert *envelope.Certificate, run []envelope.Envelope) (reconcile.Delivered, error) {

@@ -27,7 +27,13 @@ const (
 type talks struct {
 	mu   sync.Mutex // guards what follows
 	open map[talk]kept
-	past map[envelope.TopicID]*reconcile.Memory
+	past map[envelope.TopicID]*shared
+}
+
+// shared is what all streams about a topic have in common.
+type shared struct {
+	memory reconcile.Memory
+	board  *reconcile.Board
 }
 
 // talk names a stream: one topic with one peer.
@@ -83,14 +89,14 @@ func (t *talks) ended(k talk, l *reconcile.Live) {
 	}
 }
 
-// memory is what was agreed on in a topic. Of topics that are no longer here it
-// is forgotten.
-func (t *talks) memory(topic envelope.TopicID, here func(envelope.TopicID) bool) *reconcile.Memory {
+// about is what is shared by the streams about a topic. Of topics that are no
+// longer here it is forgotten.
+func (t *talks) about(topic envelope.TopicID, here func(envelope.TopicID) bool) *shared {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	m := t.past[topic]
-	if m != nil {
-		return m
+	s := t.past[topic]
+	if s != nil {
+		return s
 	}
 	for old := range t.past {
 		if !here(old) {
@@ -98,11 +104,11 @@ func (t *talks) memory(topic envelope.TopicID, here func(envelope.TopicID) bool)
 		}
 	}
 	if t.past == nil {
-		t.past = map[envelope.TopicID]*reconcile.Memory{}
+		t.past = map[envelope.TopicID]*shared{}
 	}
-	m = new(reconcile.Memory)
-	t.past[topic] = m
-	return m
+	s = &shared{board: reconcile.NewBoard()}
+	t.past[topic] = s
+	return s
 }
 
 // forget drops what was agreed on in a topic.

@@ -125,6 +125,16 @@ func SumRun(run []Envelope, spread lthash.Spread) *Sum {
 	return s
 }
 
+// VerifyRun checks the last signature of a linked run and remembers that it is
+// good. space.ErrForged if it is not.
+func VerifyRun(run []Envelope) error {
+	if err := signed(run); err != nil {
+		return fmt.Errorf("verify run: %w", err)
+	}
+	run[len(run)-1].verified = true
+	return nil
+}
+
 // of reports whether s is of this very run, which is linked: its ends tell.
 func (s *Sum) of(run []Envelope) bool {
 	return s != nil && s.n == len(run) && s.first == run[0].id && s.last == run[len(run)-1].id

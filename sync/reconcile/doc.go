@@ -22,6 +22,8 @@
 //
 // and as far as it is needed
 //
+//	SEGMENTS   where the asker lacks many segments of a chain: their heads,
+//	MANIFEST   by which it fetches them in any order, see Board
 //	WANT       the ranges the asker lacks, by the frontier it was told
 //	RUN        consecutive envelopes of one chain, the certificate in front of seq 0
 //	SERVED     all that was owed or asked for has been sent

@@ -34,7 +34,7 @@ func maxLength(k Kind) int {
 		return 8
 	case KindBeacon:
 		return 8 << 10
-	case KindControlPage, KindFrontier, KindWant, KindRun, KindVector, KindTree:
+	case KindControlPage, KindFrontier, KindWant, KindRun, KindVector, KindTree, KindManifest, KindSegments:
 		return MaxFrame - lengthSize
 	default:
 		return 0
@@ -141,6 +141,10 @@ func decode(k Kind, body []byte) (Msg, error) {
 		return decodeAs(body, checkVector)
 	case KindTree:
 		return decodeAs(body, checkTree)
+	case KindManifest:
+		return decodeAs(body, checkManifest)
+	case KindSegments:
+		return decodeAs(body, checkSegments)
 	default:
 		return nil, fmt.Errorf("%s is unknown: %w", k, space.ErrMalformed)
 	}
@@ -182,6 +186,20 @@ func checkFrontier(m Frontier) error {
 
 func checkWant(m Want) error {
 	return checkPage(m.Ranges == nil, len(m.Ranges), m.Last)
+}
+
+func checkSegments(m Segments) error {
+	return checkPage(m.Ranges == nil, len(m.Ranges), false)
+}
+
+func checkManifest(m Manifest) error {
+	switch n := len(m.Heads); {
+	case m.Heads == nil, n%len(envelope.ID{}) != 0:
+		return fmt.Errorf("heads of %d bytes: %w", n, space.ErrMalformed)
+	case n > maxHeads*len(envelope.ID{}):
+		return fmt.Errorf("heads of %d bytes: %w", n, space.ErrTooLarge)
+	}
+	return nil
 }
 
 func checkPage(null bool, n int, last bool) error {

@@ -71,6 +71,18 @@ func describe(m Msg) string {
 			m.Count, short(m.Digest[:]), m.Base, changed(m.Changes, m.Fresh))
 	case Vector:
 		return fmt.Sprintf("past %d count %d digest %.4x%s", m.Past, m.Count, m.Digest, changed(m.Changes, m.Fresh))
+	case Segments:
+		s := ""
+		for _, r := range m.Ranges {
+			s += fmt.Sprintf(" %s:%d-%d", short(r.Chain[:]), r.From, r.To)
+		}
+		return strings.TrimSpace(s)
+	case Manifest:
+		s := fmt.Sprintf("%s from %d last %v", short(m.Chain[:]), m.First, m.Last)
+		for h := m.Heads; len(h) > 0; h = h[32:] {
+			s += " " + short(h)
+		}
+		return s
 	case Tree:
 		return fmt.Sprintf("depth %d mask %x, %d tags last %v", m.Depth, m.Mask, len(m.Tags)/len(Tag{}), m.Last)
 	}
@@ -246,6 +258,24 @@ func TestTranscripts(t *testing.T) {
 			}
 			a.minTree, b.minTree = 3, 3
 			return whole(talk(a, b))
+		}},
+		{"segments", func(talk func(a, b *memory) *wire) *wire {
+			long := w.newChain("long", 22, 100)
+			x := talk(w.newMemory().with(two, 1), w.newMemory().with(long, 22).with(one, 5).with(two, 4))
+			for _, s := range x.side {
+				s.segment, s.minCold = 4, 2
+			}
+			return whole(x)
+		}},
+		{"segments-cut", func(talk func(a, b *memory) *wire) *wire {
+			long := w.newChain("long", 22, 100)
+			x := talk(w.newMemory().with(long, 2), w.newMemory().with(long, 22))
+			for _, s := range x.side {
+				s.segment, s.minCold = 4, 2
+			}
+			x.side[1].cfg.MaxServe = 2_000
+			whole(x)
+			return whole(x)
 		}},
 		{"earlier", func(talk func(a, b *memory) *wire) *wire {
 			a, b := both()

@@ -55,6 +55,7 @@ func (g gate) Unlock() { <-g }
 func (l *Live) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { l.fail(context.Cause(ctx)) })
 	defer stop()
+	defer l.s.End()
 	l.mu.Lock()
 	l.s.begin()
 	l.shift()

@@ -14,8 +14,8 @@ const Version = 2
 // Kind is the type byte of a frame.
 type Kind uint8
 
-// The kinds of frames (docs/protocol.md, "Sync stream"). 14 and 15 are kept for
-// a manifest of sealed segments and a notice of why a stream ends.
+// The kinds of frames (docs/protocol.md, "Sync stream"). 15 is kept for a notice
+// of why a stream ends.
 const (
 	KindChallenge   Kind = 1
 	KindAuth        Kind = 2
@@ -30,12 +30,15 @@ const (
 	KindBeacon      Kind = 11
 	KindVector      Kind = 12
 	KindTree        Kind = 13
+	KindManifest    Kind = 14
+	KindSegments    Kind = 16
 )
 
 var kindNames = [...]string{
 	KindChallenge: "challenge", KindAuth: "auth", KindControl: "control", KindControlPage: "page",
 	KindDigest: "digest", KindFrontier: "frontier", KindWant: "want", KindRun: "run",
 	KindServed: "served", KindDone: "done", KindBeacon: "beacon", KindVector: "vector", KindTree: "tree",
+	KindManifest: "manifest", KindSegments: "segments",
 }
 
 func (k Kind) String() string {
@@ -247,6 +250,26 @@ type Tree struct {
 	Last  bool
 }
 
+// Segments is [[chain, from, to]...]: the ranges of segments, by number and both
+// ends included, of which the sender wants the manifest; one for each chain,
+// strictly ascending. Wants come then in any order and number until the last.
+type Segments struct {
+	_      struct{} `cbor:",toarray"`
+	Ranges []Range
+}
+
+// Manifest is [chain, first, heads, last]: the ids of the last envelopes of
+// segments of a chain, from number first on. Less than was asked for is well.
+type Manifest struct {
+	_     struct{} `cbor:",toarray"`
+	Chain envelope.ChainID
+	First uint64
+	Heads []byte
+	Last  bool
+}
+
+func (Segments) Kind() Kind    { return KindSegments }
+func (Manifest) Kind() Kind    { return KindManifest }
 func (Challenge) Kind() Kind   { return KindChallenge }
 func (Auth) Kind() Kind        { return KindAuth }
 func (Control) Kind() Kind     { return KindControl }

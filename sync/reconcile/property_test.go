@@ -45,7 +45,7 @@ func drawMemory(t *rapid.T, w *world, chains []*chain, name string) *memory {
 // TestNaive: after sessions that broke anywhere, with writes in between, one
 // whole session leaves both replicas with what a full exchange would; and so
 // does every further round on its stream, whoever leads it, however little it
-// states. Some sessions remember, some descend.
+// states. Some sessions remember, some descend, some fetch segments.
 func TestNaive(t *testing.T) {
 	w, chains := pool()
 	for i := range shards {
@@ -58,6 +58,8 @@ func TestNaive(t *testing.T) {
 
 func naive(t *rapid.T, w *world, chains []*chain) {
 	a, b := drawMemory(t, w, chains, "a"), drawMemory(t, w, chains, "b")
+	a.segment = rapid.SampledFrom([]uint64{0, 5}).Draw(t, "segment") // whose last envelopes are signed well
+	b.segment = a.segment
 	want := a.ids()
 	maps.Copy(want, b.ids())
 	write := func() {
@@ -171,8 +173,6 @@ func (m *memory) mustSession(w *world, role Role) *Session {
 	if err != nil {
 		panic(err)
 	}
-	if m.minTree > 0 {
-		s.minTree = m.minTree
-	}
+	m.tune(s)
 	return s
 }

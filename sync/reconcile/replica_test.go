@@ -122,7 +122,8 @@ type memory struct {
 	fail    error  // what Deliver answers
 	past    *Memory
 	earlier Earlier
-	minTree int // 0: the constant
+	minTree int    // 0: the constant
+	segment uint64 // 0: the constant
 }
 
 func (w *world) newMemory() *memory {
@@ -313,8 +314,16 @@ func (m *memory) session(t testing.TB, w *world, role Role) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.tune(s)
+	return s
+}
+
+// tune sets what tests have otherwise than nodes.
+func (m *memory) tune(s *Session) {
 	if m.minTree > 0 {
 		s.minTree = m.minTree
 	}
-	return s
+	if m.segment > 0 {
+		s.segment, s.minCold = m.segment, 2
+	}
 }

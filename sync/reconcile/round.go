@@ -84,7 +84,7 @@ func (s *Session) startRound(leads bool) error {
 		auth = 0
 	}
 	s.res = Result{Rounds: s.res.Rounds + 1, Ctl: sum.Ctl, Epoch: sum.Epoch, AuthBytes: auth, Led: leads}
-	s.pass, s.control, s.served = nil, incoming{}, 0
+	s.pass, s.control, s.served, s.shared = nil, incoming{}, 0, false
 	s.mine, s.theirs, s.eager = Digest{}, Digest{}, agreement{}
 	s.logKnown, s.crossed, s.spoke = false, false, false
 	if leads {
@@ -309,6 +309,7 @@ func (s *Session) nextPass() {
 	s.res.Passes++
 	s.res.Forked, s.res.Forks = 0, nil
 	s.pass = nil
+	s.board.leave(s)
 }
 
 // settle goes on once both sides have served: the leader states its set, or
@@ -333,7 +334,8 @@ func (s *Session) settle() error {
 // finish ends a round.
 func (s *Session) finish(equal bool) error {
 	s.res.Equal, s.res.PeerCount = equal, s.theirs.Count
-	s.res.Stalled = !equal && s.res.Received == 0 && s.res.Sent == 0
+	s.res.Stalled = !equal && s.res.Received == 0 && s.res.Sent == 0 && !s.shared
+	s.board.leave(s)
 	s.pass, s.eager, s.phase = nil, agreement{}, idle
 	if !equal || s.cfg.Memory == nil {
 		return nil

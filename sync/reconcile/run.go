@@ -44,6 +44,9 @@ func Run(ctx context.Context, rw io.ReadWriter, s *Session) (Result, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.err != nil {
+		s.End()
+	}
 	return s.res, r.err
 }
 

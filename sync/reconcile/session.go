@@ -110,6 +110,9 @@ type Config struct {
 	// Memory is the topic's, shared by its sessions; nil: nothing is
 	// remembered.
 	Memory *Memory
+	// Board is the topic's, shared by its sessions; nil: the session has its
+	// own.
+	Board *Board
 	// MaxServe is how many bytes of envelopes one round sends at most; 0 means
 	// DefaultMaxServe. The next round goes on where it stopped.
 	MaxServe int64
@@ -228,6 +231,10 @@ type Session struct {
 	pass         *pass
 	piped        []handed // to a Pipe, and not told of yet
 	minTree      int      // chains below which nobody descends
+	segment      uint64   // Segment, but for tests
+	minCold      uint64   // minCold, but for tests
+	board        *Board
+	shared       bool // a run of a segment came, whoever handed it on
 }
 
 // feed produces messages one by one, so that a large answer exists only as far
@@ -242,7 +249,10 @@ func New(cfg Config) (*Session, error) {
 	if cfg.MaxServe == 0 {
 		cfg.MaxServe = DefaultMaxServe
 	}
-	s := &Session{cfg: cfg, phase: awaitChallenge, minTree: minTree}
+	s := &Session{cfg: cfg, phase: awaitChallenge, minTree: minTree, segment: Segment, minCold: minCold, board: cfg.Board}
+	if s.board == nil {
+		s.board = NewBoard()
+	}
 	if cfg.Role == Responder {
 		s.cfg.Topic, s.theirNonce, s.phase = cfg.Opening.Topic, cfg.Opening.Nonce, awaitAuth
 		s.res.AuthBytes = challengeSize
@@ -363,6 +373,10 @@ func (s *Session) dispatch(m Msg) error {
 		err = s.onVector(m)
 	case Tree:
 		err = s.onTree(m)
+	case Segments:
+		err = s.onSegments(m)
+	case Manifest:
+		err = s.onManifest(m)
 	default:
 		err = fmt.Errorf("%w: %w: %T", ErrPeer, ErrOrder, m)
 	}

@@ -21,7 +21,7 @@ type pass struct {
 	frontierHeard bool
 
 	// What we asked for, in the order it must come; asked[0] is under way.
-	asked   []Range
+	asked   []asked
 	refused *envelope.ChainID // the rest of this chain is of no use to us
 
 	// What the peer asked for.
@@ -30,6 +30,20 @@ type pass struct {
 	wantsHeard bool
 
 	servedSaid, servedHeard bool
+
+	// By segments: what we lack of each such chain; how many heads are asked for;
+	// the chain whose heads come; those on the board; segments asked for and
+	// those that came.
+	lacks    []*lack
+	manifest uint64
+	heads    int
+	colds    []*cold
+	claimed  int
+	pieces   int
+
+	manifestAsked, manifestHeard, wantsSaid bool
+
+	pieceMeal bool // the other side asks by segments
 
 	owes     bool // the other side lacks something we have
 	received int  // envelopes
@@ -45,7 +59,16 @@ type pass struct {
 }
 
 // over reports whether both sides have sent all they owe.
-func (p *pass) over() bool { return p.servedHeard && p.servedSaid }
+func (p *pass) over() bool { return p.servedHeard && p.servedSaid && p.wantsHeard }
+
+// find is a chain of our frontier.
+func (p *pass) find(c envelope.ChainID) (ownChain, bool) {
+	i, ok := slices.BinarySearchFunc(p.own, c, func(h ownChain, c envelope.ChainID) int { return compareChains(h.Chain, c) })
+	if !ok {
+		return ownChain{}, false
+	}
+	return p.own[i], true
+}
 
 // ownChain is a chain of our frontier.
 type ownChain struct {
@@ -121,8 +144,9 @@ func (s *Session) onFrontier(m Frontier) error {
 		if !p.inside(h.Chain) {
 			return blame("frontier", fmt.Errorf("a chain elsewhere in the tree: %w", ErrFrontier))
 		}
-		if r, ok := s.lacking(h); ok {
+		if r, ok := s.lacking(h); ok && !s.byPieces(r) {
 			want.Ranges = append(want.Ranges, r)
+			p.asked = append(p.asked, asked{Range: r})
 		}
 	}
 	if p.heard <= len(m.Chains) {
@@ -132,9 +156,14 @@ func (s *Session) onFrontier(m Frontier) error {
 	if m.Last && p.second {
 		s.sayFrontier(p.uncovered())
 	}
-	p.asked = append(p.asked, want.Ranges...)
+	p.manifestAsked = m.Last && len(p.lacks) > 0
+	want.Last = m.Last && !p.manifestAsked
+	p.wantsSaid = want.Last
 	if len(want.Ranges) > 0 || want.Last {
 		s.say(want)
+	}
+	if p.manifestAsked {
+		s.askManifest()
 	}
 	return nil
 }
@@ -187,16 +216,16 @@ func (s *Session) onWant(m Want) error {
 	if p.wantsHeard {
 		return blame("want", ErrOrder)
 	}
+	if p.pieceMeal && len(s.out) > maxOwed {
+		return blame("want", fmt.Errorf("too many at a time: %w", ErrWant))
+	}
 	for _, r := range m.Ranges {
-		if p.wanted > 0 && compareChains(p.lastWanted, r.Chain) >= 0 {
+		if p.wanted > 0 && !p.pieceMeal && compareChains(p.lastWanted, r.Chain) >= 0 {
 			return blame("want", fmt.Errorf("not strictly ascending: %w", ErrWant))
 		}
 		p.wanted++
 		p.lastWanted = r.Chain
-		i, ok := slices.BinarySearchFunc(p.own, r.Chain, func(h ownChain, c envelope.ChainID) int {
-			return compareChains(h.Chain, c)
-		})
-		if !ok || r.From > r.To || r.To > p.own[i].Seq {
+		if own, ok := p.find(r.Chain); !ok || r.From > r.To || r.To > own.Seq {
 			return blame("want", fmt.Errorf("%d to %d: %w", r.From, r.To, ErrWant))
 		}
 	}
@@ -217,16 +246,26 @@ func (s *Session) onWant(m Want) error {
 	return s.settle()
 }
 
-// serve answers ranges, one RUN at a time, in their order.
+// maxOwed is how many answers may be owed to who asks by segments.
+const maxOwed = 256
+
+// serve answers ranges, one RUN at a time, in their order. Who asks by segments
+// waits for each range: what is not served ends the serving.
 func serve(ranges []Range) feed {
 	return func(s *Session) (Msg, bool, error) {
-		if len(ranges) == 0 || s.served >= s.cfg.MaxServe {
+		if len(ranges) == 0 || s.pass.servedSaid {
 			return nil, false, nil
+		}
+		if s.served >= s.cfg.MaxServe {
+			return s.serveNoMore()
 		}
 		r := &ranges[0]
 		m, err := s.run(*r)
 		if err != nil {
 			return nil, false, fmt.Errorf("serve: %w", err)
+		}
+		if len(m.Run) == 0 && s.pass.pieceMeal {
+			return s.serveNoMore()
 		}
 		if len(m.Run) == 0 {
 			ranges = ranges[1:]
@@ -274,21 +313,28 @@ func (s *Session) onRun(m Envelopes) error {
 	if p.servedHeard || len(p.asked) == 0 || m.Run[0].Topic() != s.cfg.Topic {
 		return blame("run", ErrUnasked)
 	}
-	r := &p.asked[0]
-	if first != r.From || last > r.To {
-		return blame("run", fmt.Errorf("%d to %d, asked for %d to %d: %w", first, last, r.From, r.To, ErrUnasked))
+	a := &p.asked[0]
+	if first != a.From || last > a.To {
+		return blame("run", fmt.Errorf("%d to %d, asked for %d to %d: %w", first, last, a.From, a.To, ErrUnasked))
 	}
-	if last == r.To {
-		p.asked = p.asked[1:]
-	} else {
-		r.From = last + 1
-	}
+	a.From = last + 1
 	if p.received == 0 {
 		s.turn()
 	}
 	p.received += len(m.Run)
 	s.res.PayloadBytes += int64(payload(m))
-	return s.deliver(chain, m)
+	var err error
+	if a.piece == nil {
+		err = s.deliver(chain, m)
+	} else {
+		err = s.onPiece(a, m)
+	}
+	if err == nil && last == a.To {
+		done := *a
+		p.asked = p.asked[1:]
+		s.rangeDone(done)
+	}
+	return err
 }
 
 // handed is a run that a Pipe has.
@@ -376,8 +422,20 @@ func (s *Session) noteFork(chain envelope.ChainID) {
 }
 
 func (s *Session) sayServed() (Msg, bool, error) {
+	if s.pass.servedSaid {
+		return nil, false, s.settle()
+	}
 	s.pass.servedSaid = true
 	return Served{}, false, s.settle()
+}
+
+// serveNoMore ends serving in this pass.
+func (s *Session) serveNoMore() (Msg, bool, error) {
+	if !s.pass.pieceMeal {
+		return nil, false, nil
+	}
+	s.pass.servedSaid = true
+	return Served{}, false, nil
 }
 
 func (s *Session) onServed() error {
@@ -391,5 +449,8 @@ func (s *Session) onServed() error {
 		s.turn()
 	}
 	s.pass.servedHeard = true
+	if s.pass.manifestAsked && !s.pass.wantsSaid {
+		s.giveUp()
+	}
 	return s.settle()
 }

@@ -162,7 +162,7 @@ func (s *Session) startVector(b *base, mine, theirs changes) error {
 		s.noteFork(c)
 	}
 	s.pass = &pass{
-		asked: d.lackX, owes: len(d.lackY) > 0, frontierHeard: true, wantsHeard: true,
+		asked: askedFor(d.lackX), owes: len(d.lackY) > 0, frontierHeard: true, wantsHeard: true,
 		servedHeard: len(d.lackX) == 0, servedSaid: len(d.lackY) == 0,
 	}
 	s.phase = transfer
@@ -170,6 +170,14 @@ func (s *Session) startVector(b *base, mine, theirs changes) error {
 		s.out = append(s.out, serve(d.lackY), (*Session).sayServed)
 	}
 	return s.settle()
+}
+
+func askedFor(ranges []Range) []asked {
+	var out []asked
+	for _, r := range ranges {
+		out = append(out, asked{Range: r})
+	}
+	return out
 }
 
 // vector states our set by what has changed since a base.
