@@ -27,6 +27,9 @@ type Config struct {
 	// Announce are the addresses that others are told instead of those that the
 	// host listens on: of a port forwarded, of a name. Empty: those.
 	Announce []string
+	// Network is the id of a network apart, such as a testnet: only its nodes
+	// understand each other. Empty: the open one.
+	Network string
 	// HTTP is the API's host:port; empty: no HTTP. Port 0 picks one.
 	HTTP string
 	// Metrics is the host:port, on loopback, of Prometheus metrics and profiles;

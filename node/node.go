@@ -20,6 +20,7 @@ import (
 
 	"github.com/kithnet/kith/gossip"
 	"github.com/kithnet/kith/internal/keyfile"
+	"github.com/kithnet/kith/internal/netid"
 	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/space"
@@ -148,6 +149,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, cfg.Exempt, n.meter.measuring(cfg.Host)); err != nil {
 		return nil, err
 	}
+	n.host = netid.Of(n.host, cfg.Network)
 	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{Demoted: n.demoted, Exempt: cfg.Exempt}); err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func (n *Node) startRelay() error {
 	if c.Log == nil {
 		c.Log = n.log.With("role", "relay")
 	}
-	c.Version = n.cfg.Version
+	c.Version, c.Network = n.cfg.Version, n.cfg.Network
 	var err error
 	if n.relay, err = relay.New(c); err != nil {
 		return fmt.Errorf("relay role: %w", err)

@@ -64,6 +64,8 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+	// Network is the id of a network apart; empty: the open one.
+	Network string
 	// Version is what describe reports of the program.
 	Version string
 

@@ -23,6 +23,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/kithnet/kith/gossip"
+	"github.com/kithnet/kith/internal/netid"
 	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
@@ -177,7 +178,7 @@ func (r *Relay) newHost(i int, seed []byte) (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	return h, nil
+	return netid.Of(h, r.cfg.Network), nil
 }
 
 // openTopics opens every topic that the store has.

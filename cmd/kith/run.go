@@ -26,6 +26,7 @@ type runCmd struct {
 	Origin         []string `help:"Web origin under which the API is reached from elsewhere, again for more." placeholder:"URL" sep:"none"`
 	Relay          bool     `help:"Carry sealed envelopes for others, as kith-relay does."`
 	RelayListen    []string `help:"Address for that role to listen on, again for more. Standard: a port drawn once." placeholder:"MADDR" sep:"none"`
+	Network        string   `help:"Id of a network apart: only its nodes understand each other. Standard: the open one." placeholder:"ID"`
 	Keeper         bool     `help:"Stay up for the spaces that made this member a keeper."`
 }
 
@@ -41,7 +42,7 @@ func (c *runCmd) Run(a *app) error {
 		return err
 	}
 	cfg := node.Config{
-		Home: a.Home, Listen: c.Listen, Announce: c.Announce, HTTP: c.HTTP, Metrics: c.Metrics, CompactAfter: time.Duration(c.CompactAfter), Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Keeper: c.Keeper,
+		Home: a.Home, Listen: c.Listen, Announce: c.Announce, HTTP: c.HTTP, Metrics: c.Metrics, CompactAfter: time.Duration(c.CompactAfter), Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Keeper: c.Keeper, Network: c.Network,
 		Passphrase: pass, Log: log, Version: baseVersion, Settings: a.settings(), Origins: c.Origin,
 	}
 	if c.Relay {
