@@ -26,6 +26,7 @@ type runCmd struct {
 	Origin         []string `help:"Web origin under which the API is reached from elsewhere, again for more." placeholder:"URL" sep:"none"`
 	Relay          bool     `help:"Carry sealed envelopes for others, as kith-relay does."`
 	RelayListen    []string `help:"Address for that role to listen on, again for more. Standard: a port drawn once." placeholder:"MADDR" sep:"none"`
+	RelayAnnounce  []string `help:"Address to tell others of that role, again for more." placeholder:"MADDR" sep:"none"`
 	Network        string   `help:"Id of a network apart: only its nodes understand each other. Standard: the open one." placeholder:"ID"`
 	Keeper         bool     `help:"Stay up for the spaces that made this member a keeper."`
 }
@@ -46,7 +47,7 @@ func (c *runCmd) Run(a *app) error {
 		Passphrase: pass, Log: log, Version: baseVersion, Settings: a.settings(), Origins: c.Origin,
 	}
 	if c.Relay {
-		cfg.Relay = &relay.Config{Listen: c.RelayListen}
+		cfg.Relay = &relay.Config{Listen: c.RelayListen, Announce: c.RelayAnnounce}
 	}
 	n, err := node.New(cfg)
 	if err != nil {

@@ -11,7 +11,13 @@ import (
 )
 
 type testnetCmd struct {
-	Demo demoCmd `cmd:"" help:"Walk the whole story with real nodes on this machine."`
+	Demo     demoCmd            `cmd:"" help:"Walk the whole story with real nodes on this machine."`
+	Up       testnetUpCmd       `cmd:"" help:"Start a network that stays up, with a public space."`
+	Status   testnetStatusCmd   `cmd:"" help:"Show the network that is up."`
+	Down     testnetDownCmd     `cmd:"" help:"Stop it; its homes stay."`
+	Manifest testnetManifestCmd `cmd:"" help:"Print what others need to join it, signed."`
+	Join     testnetJoinCmd     `cmd:"" help:"Join a network run by others, with a node of its own."`
+	Leave    testnetLeaveCmd    `cmd:"" help:"Stop the node that joined; its home stays."`
 }
 
 type demoCmd struct {
