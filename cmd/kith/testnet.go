@@ -73,10 +73,12 @@ func showStep(w io.Writer, s local.Step) {
 type benchCmd struct {
 	Propagate  benchPropagateCmd `cmd:"" help:"How fast a write reaches other nodes."`
 	Reconcile  benchReconcileCmd `cmd:"" help:"What one reconciliation costs."`
+	XRPC       benchXRPCCmd      `cmd:"" name:"xrpc" help:"The HTTP API beside bare handlers."`
 	Replicate  benchReplicateCmd `cmd:"" help:"How fast an empty node is filled."`
 	GossipPeer gossipPeerCmd     `cmd:"" hidden:"" help:"One bare peer of the baseline."`
 
 	ReconcilePeer reconcilePeerCmd `cmd:"" hidden:"" help:"The other side of a reconciliation."`
+	XRPCBare      xrpcBareCmd      `cmd:"" hidden:"" name:"xrpc-bare" help:"The bare handlers."`
 	ReplicatePeer replicatePeerCmd `cmd:"" hidden:"" help:"The sender of the bare loop."`
 }
 
