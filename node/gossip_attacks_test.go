@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/network"
 	"golang.org/x/crypto/chacha20poly1305"
 
@@ -232,6 +233,84 @@ func TestG26Filled(t *testing.T) {
 		t.Fatalf("%d lost, %d came", lost, came)
 	}
 	soon(t, "the gaps are filled", func() error { return sameSet(id, writer, reader) })
+}
+
+// TestG11Removed: who was removed goes on publishing under a certificate that
+// has not ended. It counts nowhere, all that is held stays equal, and nobody
+// who passed it on is held to account.
+func TestG11Removed(t *testing.T) {
+	a, b, c := forkNode(t), forkNode(t), forkNode(t)
+	id := club(t, a, b, c)
+	forkPut(t, c, id, "known")
+	soon(t, "equal", func() error { return sameSet(id, a, b, c) })
+	old := c.anyByID(id).current()
+	f := newForger(t, old)
+	head := c.anyByID(id).control().Head
+	if err := a.RemoveMember(t.Context(), id, c.self.did); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the epoch is adopted", func() error {
+		if b.anyByID(id).current().n != 2 || a.anyByID(id).current().n != 2 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	h := stranger(t)
+	h.SetStreamHandler("/meshsub/1.2.0", func(s network.Stream) { io.Copy(io.Discard, s) })
+	if err := dialsIn(t.Context(), h, a); err != nil {
+		t.Fatal(err)
+	}
+	rev := space.NextTID(time.Now().UnixMicro(), 1, 0)
+	run := []envelope.Envelope{f.hello(t, c.self.c, c.self.device.ID(), head), f.entry(t, c.self.c, batch(t, rev, "late"))}
+	frame := envelope.Frame{Cert: &f.cert, Run: run}
+	bytes, err := frame.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	judged := func(n *Node) (all, rejected uint64) {
+		k := n.mesh.Counters()
+		for name, v := range k.All() {
+			switch name {
+			case "gossip malformed", "gossip bad certificate", "gossip forged":
+				rejected += v
+			case "gossip fresh", "gossip not served", "gossip duplicate":
+				all += v
+			}
+		}
+		return all, rejected
+	}
+	before, _ := judged(a)
+	name := old.id.Name()
+	says(t, grafts(t, h, a, name), &pb.RPC{Publish: []*pb.Message{{Topic: &name, Data: bytes}}})
+	soon(t, "it is judged, or not listened to", func() error {
+		if n, _ := judged(a); n == before && a.anyByID(id).epoch(old.id) != nil && hears(a, old.id) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	forkPut(t, a, id, "next")
+	soon(t, "equal", func() error { return sameSet(id, a, b) })
+	for _, n := range []*Node{a, b} {
+		if err := errors.Join(hasRecord(n, id, "late", false), hasRecord(n, id, "known", true)); err != nil {
+			t.Error(err)
+		}
+		if _, rejected := judged(n); rejected > 0 {
+			t.Errorf("%d rejected", rejected)
+		}
+		for _, p := range []*Node{a, b, c} {
+			if n.mesh.Shunned(p.host.ID()) {
+				t.Error("shunned")
+			}
+		}
+	}
+}
+
+// hears reports whether a node listens to a topic.
+func hears(n *Node, id envelope.TopicID) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	a := n.topics[id]
+	return a != nil && n.spaces[a.sid] != nil && n.spaces[a.sid].topics[id] != nil
 }
 
 // chainsOf are the chains of a node's newest epoch.

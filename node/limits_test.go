@@ -60,16 +60,22 @@ func dialsIn(ctx context.Context, h host.Host, n *Node) error {
 	return h.Connect(ctx, peer.AddrInfo{ID: n.host.ID(), Addrs: n.host.Addrs()})
 }
 
-// grafts has a host join a topic at a node, and say nothing more.
-func grafts(t *testing.T, h host.Host, at *Node, topic string) {
+// grafts has a host join a topic at a node.
+func grafts(t *testing.T, h host.Host, at *Node, topic string) network.Stream {
 	t.Helper()
 	s, err := h.NewStream(t.Context(), at.host.ID(), "/meshsub/1.2.0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	yes := true
-	rpc := pb.RPC{Subscriptions: []*pb.RPC_SubOpts{{Subscribe: &yes, Topicid: &topic}},
-		Control: &pb.ControlMessage{Graft: []*pb.ControlGraft{{TopicID: &topic}}}}
+	says(t, s, &pb.RPC{Subscriptions: []*pb.RPC_SubOpts{{Subscribe: &yes, Topicid: &topic}},
+		Control: &pb.ControlMessage{Graft: []*pb.ControlGraft{{TopicID: &topic}}}})
+	return s
+}
+
+// says sends one message of pubsub's.
+func says(t *testing.T, s network.Stream, rpc *pb.RPC) {
+	t.Helper()
 	b, err := rpc.Marshal()
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,10 @@ import (
 const (
 	keptStreams = 512             // sync streams that stay open between rounds
 	streamIdle  = 5 * time.Minute // without a round they end
+	// circuitRun is how many bytes go in one run over a connection through a
+	// relay. Other people's relays cut it after 128 KiB, which is one run of the
+	// usual size and then nothing of it has arrived.
+	circuitRun = 16 << 10
 )
 
 // talks is what lasts between two reconciliations with a peer: the
@@ -134,6 +138,9 @@ type conversation struct {
 func (n *Node) converse(a *actor, e *epoch, s network.Stream, cfg reconcile.Config) (*conversation, error) {
 	c := &conversation{n: n, a: a, e: e, with: s.Conn().RemotePeer(), s: s}
 	c.r, _ = cfg.Replica.(*replica)
+	if c.r != nil && s.Conn().Stat().Limited {
+		c.r.most = circuitRun
+	}
 	ses, err := reconcile.New(cfg)
 	if err != nil {
 		return nil, err
