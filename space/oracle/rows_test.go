@@ -55,6 +55,9 @@ func TestC10AlteredGenesis(t *testing.T) {
 	if err := link.Check(r.state, again.log); !errors.Is(err, space.ErrForged) {
 		t.Errorf("another log: %v", err)
 	}
+	if err := link.Check(again.state, r.log); !errors.Is(err, space.ErrForged) {
+		t.Errorf("another genesis beside the right log: %v", err)
+	}
 }
 
 // TestC11OldLog: a log that ends 50 entries before the link was made is
