@@ -510,9 +510,18 @@ func TestUndelegate(t *testing.T) {
 		f.within(time.Minute, "enters", f.level(2, parent, space.LevelWrite))
 		f.put(2, parent, "word")
 		f.within(time.Minute, "is read", f.has(0, parent, "word"))
+		// What callers of the API see goes by the same roads.
+		sees := func(want space.Level) {
+			t.Helper()
+			if got, err := f.Node(0).Level(t.Context(), parent, did(t, f.Node(2).Node)); got != want || err != nil {
+				t.Errorf("who is sent may see %v (%v), want %v", got, err, want)
+			}
+		}
+		sees(space.LevelWrite)
 		if err := f.Node(0).Undelegate(t.Context(), parent, child); err != nil {
 			t.Fatal(err)
 		}
+		sees(space.LevelNone)
 		f.put(0, parent, "after")
 		f.within(time.Minute, "knows", f.role(2, parent, "removed"))
 		time.Sleep(2 * time.Minute)
