@@ -393,7 +393,14 @@ func (n *Node) fetchBlob(ctx context.Context, a *actor, b *liveBlob) error {
 	if len(missing) > 0 && (all-own > n.spaceQuota() || b.Size > n.userQuota()) {
 		return fmt.Errorf("the blobs of this space are more than this node takes: %w", space.ErrUnavailable)
 	}
-	err := each(len(missing), func(i int) error { return n.fetchPart(ctx, a, missing[i]) })
+	err := each(len(missing), func(from, to int) error {
+		for _, name := range missing[from:to] {
+			if err := n.fetchPart(ctx, a, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}

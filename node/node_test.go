@@ -43,7 +43,7 @@ func start(t *testing.T, home string, change ...func(*node.Config)) *node.Node {
 	return n
 }
 
-func create(t *testing.T, n *node.Node, name string) space.ID {
+func create(t testing.TB, n *node.Node, name string) space.ID {
 	t.Helper()
 	info, err := n.CreateSpace(t.Context(), xrpc.NewSpace{Type: "com.example.forum", Name: name, Policy: space.DefaultPolicy()})
 	if err != nil {

@@ -192,27 +192,32 @@ func (v *repoView) page(after space.TID, idx int, q xrpc.OpsQuery) (xrpc.OpsPage
 // fillOps adds the values that still stand: a record's current version is
 // inlined wherever it was written, a superseded one nowhere.
 func (v *repoView) fillOps(ops []xrpc.RepoOp) error {
-	return each(len(ops), func(i int) error {
+	var at []int
+	var x car.Index
+	for i := range ops {
 		op := &ops[i]
-		if leaf, ok := v.repo.Leaf(op.Path); !ok || op.CID.IsZero() || leaf.CID != op.CID {
-			return nil
+		if leaf, ok := v.repo.Leaf(op.Path); ok && !op.CID.IsZero() && leaf.CID == op.CID {
+			at, x = append(at, i), append(x, space.IndexEntry{Path: op.Path, CID: op.CID})
 		}
-		var err error
-		op.Value, err = v.value(space.IndexEntry{Path: op.Path, CID: op.CID})
-		return err
+	}
+	return each(len(x), func(from, to int) error {
+		return v.some(x[from:to], func(i int, r space.Record) { ops[at[from+i]].Value = r })
 	})
 }
 
-// value reads a record of the index.
-func (v *repoView) value(e space.IndexEntry) (space.Record, error) {
-	row, ok, err := v.Record(v.author, e.Path)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("read %s: %w", e.Path, diskError(err))
-	case !ok || row.Leaf.CID != e.CID:
-		return nil, fmt.Errorf("read %s: not what the index says: %w", e.Path, space.ErrUnavailable)
+// some reads records of the index.
+func (v *repoView) some(x car.Index, give func(i int, r space.Record)) error {
+	err := v.Values(v.author, x, func(i int, cid space.CID, value space.Record) error {
+		if cid != x[i].CID {
+			return fmt.Errorf("%s is not what the index says: %w", x[i].Path, space.ErrUnavailable)
+		}
+		give(i, value)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read records: %w", diskError(err))
 	}
-	return row.Value, nil
+	return nil
 }
 
 // The author's word on a state comes with each 64th entry and when the author

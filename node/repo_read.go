@@ -13,44 +13,32 @@ import (
 // read them faster, within a window that bounds what is in memory.
 const (
 	readHands   = 4
-	readClaim   = 4         // values a hand takes on at a time
+	readClaim   = 8         // values a hand takes on at a time
 	windowCount = 512       // values
 	windowBytes = 512 << 10 // of values; each hand may go over it by a claim
 )
 
-// each calls do for 0 to n-1, several at a time, and gives the first error.
-func each(n int, do func(i int) error) error {
-	hands := min(readHands, runtime.GOMAXPROCS(0), n/readClaim)
-	if hands < 2 {
-		for i := range n {
-			if err := do(i); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+// each calls do for parts of 0 to n, several at a time, until one fails.
+func each(n int, do func(from, to int) error) error {
+	hands := min(readHands, runtime.GOMAXPROCS(0), (n+readClaim-1)/readClaim)
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
-	var wg sync.WaitGroup
-	for range hands {
-		wg.Go(func() {
-			for {
-				from := int(next.Add(readClaim)) - readClaim
-				for i := from; i < min(from+readClaim, n); i++ {
-					if failed.Load() != nil {
-						return
-					}
-					if err := do(i); err != nil {
-						failed.CompareAndSwap(nil, &err)
-						return
-					}
-				}
-				if from >= n {
-					return
-				}
+	work := func() {
+		for failed.Load() == nil {
+			from := int(next.Add(readClaim)) - readClaim
+			if from >= n {
+				return
 			}
-		})
+			if err := do(from, min(from+readClaim, n)); err != nil {
+				failed.CompareAndSwap(nil, &err)
+			}
+		}
 	}
+	var wg sync.WaitGroup
+	for range hands - 1 {
+		wg.Go(work)
+	}
+	work()
 	wg.Wait()
 	if err := failed.Load(); err != nil {
 		return *err
@@ -70,21 +58,20 @@ func (v *repoView) read(x car.Index) window {
 	w := window{values: make([]space.Record, len(x))}
 	var size, end atomic.Int64
 	end.Store(int64(len(x)))
-	w.err = each(len(x), func(i int) error {
-		if int64(i) >= end.Load() {
+	w.err = each(len(x), func(from, to int) error {
+		if int64(from) >= end.Load() {
 			return nil
 		}
-		var err error
-		if w.values[i], err = v.value(x[i]); err != nil {
-			return err
-		}
-		if size.Add(int64(len(w.values[i]))) > windowBytes {
+		return v.some(x[from:to], func(i int, r space.Record) {
+			w.values[from+i] = r
+			if size.Add(int64(len(r))) <= windowBytes {
+				return
+			}
 			// What is claimed already goes on, the rest waits for its own window.
-			now := int64(i/readClaim+readHands) * readClaim
+			now := int64(from/readClaim+readHands) * readClaim
 			for was := end.Load(); now < was && !end.CompareAndSwap(was, now); was = end.Load() {
 			}
-		}
-		return nil
+		})
 	})
 	w.values = w.values[:end.Load()]
 	return w

@@ -108,7 +108,12 @@ func (op *RepoOp) action() string {
 }
 
 type opsAnswer struct {
-	Ops    []opObject    `json:"ops"`
+	Ops []opObject `json:"ops"`
+	opsTail
+}
+
+// opsTail is what stands behind the ops.
+type opsTail struct {
 	Cursor string        `json:"cursor,omitempty"`
 	Commit *commitObject `json:"commit,omitempty"`
 	State  *opsState     `json:"state,omitempty"`
@@ -223,34 +228,23 @@ func (c *call) wholeRev(id space.ID, did space.DID, q OpsQuery, p OpsPage) (OpsP
 }
 
 func (c *call) opsAnswer(id space.ID, did space.DID, p OpsPage) (any, error) {
-	uri := c.d.spaceURI(id)
-	out := opsAnswer{Ops: make([]opObject, len(p.Ops)), Cursor: p.Cursor}
-	for i, op := range p.Ops {
-		at := timeText(op.Rev.Micros())
-		o := opObject{
-			Rev: op.Rev.String(), Idx: op.Idx, ID: FormatOpsCursor(op.Rev, op.Idx), Action: op.action(),
-			DID: did, Author: did, SpaceID: uri, Collection: op.Path.Collection, Key: op.Path.Key,
-			CreatedAt: at, CreatedAt2: at,
-		}
-		if !op.Prev.IsZero() {
-			o.Prev = &p.Ops[i].Prev
-		}
-		if !op.CID.IsZero() {
-			o.CID = &p.Ops[i].CID
-		}
-		if op.Value != nil {
-			var err error
-			if o.Value, err = op.Value.JSON(); err != nil {
-				return nil, faultf(errInternal, "op %s: %v", o.ID, err)
-			}
-		}
-		out.Ops[i] = o
-	}
+	tail := opsTail{Cursor: p.Cursor}
 	if st := p.State; st != nil && p.Cursor == "" && st.Rev != 0 {
-		out.Commit = c.d.commit(st.Commit)
-		out.State = &opsState{st.Rev.String(), st.Count, c.d.bytesOf(st.Hash[:])}
+		tail.Commit = c.d.commit(st.Commit)
+		tail.State = &opsState{st.Rev.String(), st.Count, c.d.bytesOf(st.Hash[:])}
 	}
-	return out, nil
+	end, err := json.Marshal(tail)
+	if err != nil {
+		return nil, faultf(errInternal, "ops: %v", err)
+	}
+	if end[0] = ','; len(end) == len("{}") {
+		end = end[1:]
+	}
+	ops, err := encodeOps(c.d.spaceURI(id), did, p.Ops)
+	if err != nil {
+		return nil, err
+	}
+	return sendPieces(slices.Concat([][]byte{[]byte(`{"ops":[`)}, ops, [][]byte{[]byte(`]`), append(end, '\n')})...), nil
 }
 
 type repoObject struct {

@@ -267,6 +267,23 @@ func decodeRecord(author space.DID, b []byte) (r RecordRow, err error) {
 	return r, f.end("record")
 }
 
+// decodeValue reads what stands in a record's row besides its place; nothing
+// from no row.
+func decodeValue(b []byte) (cid space.CID, value space.Record, err error) {
+	if b == nil {
+		return cid, nil, nil
+	}
+	f := fields{b: b}
+	f.text()
+	f.text()
+	cid = f.cid()
+	f.take(8 + 32 + 32) // the stamp
+	if v := f.rest(); len(v) > 0 {
+		value = v
+	}
+	return cid, value, f.end("record")
+}
+
 // decodeRepo leaves the statement out.
 func decodeRepo(b []byte) (r RepoRow, m stmtMark, err error) {
 	f := fields{b: b}

@@ -216,6 +216,18 @@ func (b *blinder) record(did space.DID, p space.Path) []byte {
 	return b.key
 }
 
+// recordOf is record where the key's first group bytes are those of the
+// author's records already.
+func (b *blinder) recordOf(group int, did space.DID, p space.Path) []byte {
+	b.key = b.key[:group]
+	b.begin(tableRecord)
+	b.msg = append(b.msg, did...)
+	b.msg = append(append(b.msg, 0), p.Collection...)
+	b.msg = append(append(b.msg, 0), p.Key...)
+	b.end(macSize)
+	return b.key
+}
+
 func (b *blinder) object(hash [32]byte) []byte {
 	b.all(tableObject)
 	b.begin(tableObject)
