@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/sync/reconcile"
@@ -219,6 +220,11 @@ func spread(lo, hi uint64) (at []uint64) {
 
 func (n *Node) askFork(ctx context.Context, e *epoch, ask forkAsk, with peer.ID) (forkAnswer, error) {
 	var v forkAnswer
+	if a, _ := n.byTopic(e.id); a != nil {
+		if _, ok := n.relays.serving(a.sid, with); ok {
+			return n.askRelayFork(ctx, e, ask, with)
+		}
+	}
 	s, err := n.host.NewStream(overCircuit(ctx, "fork"), with, forkProtocol)
 	if err != nil {
 		return v, fmt.Errorf("fork: %w", err)
@@ -245,6 +251,28 @@ func (n *Node) askFork(ctx context.Context, e *epoch, ask forkAsk, with peer.ID)
 		return v, fmt.Errorf("fork: %w", err)
 	}
 	return v, nil
+}
+
+// askRelayFork asks a relay, which has no key to open a box with: in clear.
+func (n *Node) askRelayFork(ctx context.Context, e *epoch, ask forkAsk, with peer.ID) (forkAnswer, error) {
+	s, err := n.host.NewStream(overCircuit(ctx, "fork"), with, relay.Protocol)
+	if err != nil {
+		return forkAnswer{}, fmt.Errorf("fork: %w", err)
+	}
+	defer s.Close()
+	var v relay.ForkAnswer
+	err = s.SetDeadline(time.Now().Add(forkDeadline))
+	if err == nil {
+		var c *relay.Client
+		if c, err = relay.NewClient(s, n.host.ID(), with); err == nil {
+			v, err = c.Fork(e.id, relay.ForkAsk{Chain: ask.Chain, Proof: ask.Proof, Probes: ask.Probes, Branch: ask.Branch}, e.proveToRelay)
+		}
+	}
+	if err != nil {
+		s.Reset()
+		return forkAnswer{}, err
+	}
+	return forkAnswer{Length: v.Length, IDs: v.IDs, Branch: v.Branch, Proof: v.Proof}, nil
 }
 
 // serveFork answers one question.

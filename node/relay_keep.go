@@ -316,7 +316,10 @@ type visit struct {
 	s network.Stream
 }
 
-func (v *visit) prove(m []byte) []byte { return space.Sign(v.e.keys.Fetch(), space.LabelLease, m) }
+func (v *visit) prove(m []byte) []byte { return v.e.proveToRelay(m) }
+
+// proveToRelay signs what shows a relay that one holds the epoch's fetch key.
+func (e *epoch) proveToRelay(m []byte) []byte { return space.Sign(e.keys.Fetch(), space.LabelLease, m) }
 
 // now is what is known of the place.
 func (v *visit) now() tenancy {

@@ -118,7 +118,7 @@ func (q *request) answer(k kind, body []byte) ([]byte, error) {
 		return space.Marshal(q.r.terms())
 	case kindLease:
 		return q.lease(body)
-	case kindRenew, kindPut, kindReceipt:
+	case kindRenew, kindPut, kindReceipt, kindFork:
 	default:
 		return nil, fmt.Errorf("kind %d: %w", k, ErrRequest)
 	}
@@ -143,6 +143,8 @@ func (q *request) answer(k kind, body []byte) ([]byte, error) {
 		return space.Marshal(l)
 	case kindPut:
 		return q.put(t, body)
+	case kindFork:
+		return t.answerFork(q.ctx, body)
 	}
 	if len(body) != 0 {
 		return nil, ErrRequest

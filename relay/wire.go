@@ -53,6 +53,7 @@ const (
 	kindRenew
 	kindPut
 	kindReceipt
+	kindFork
 )
 
 // Class says how long an object stays.
