@@ -210,6 +210,19 @@ func TestNothingGoesThatNobodyKeeps(t *testing.T) {
 	if plan, err := y.superseded(t.Context(), later, y.keptElsewhere()); err != nil || len(plan.chains) == 0 {
 		t.Errorf("nothing would go: %v", err)
 	}
+	// A keeper lets newcomers in: it drops nothing, although another one has it.
+	if _, err := a.SetKeeper(t.Context(), id, b.self.did, []xrpc.Cap{xrpc.CapAdmit}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "b is a keeper", func() error {
+		if !y.admits() || len(y.keptElsewhere()) == 0 {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+	if err := b.compact(t.Context(), y, later); err != nil || b.stats.Compacted.Load() != 0 {
+		t.Errorf("a keeper dropped %d envelopes: %v", b.stats.Compacted.Load(), err)
+	}
 }
 
 // TestPowerCutsWhileCompacting: wherever the power is cut, the node has every
