@@ -142,7 +142,7 @@ func (n *Node) Status(ctx context.Context) (xrpc.Status, error) {
 	s := xrpc.Status{
 		Version: n.cfg.Version, DID: n.self.did, PeerID: n.host.ID().String(), Home: n.cfg.Home,
 		Listen: fullAddrs(n.host), Peers: peers, Spaces: []xrpc.SpaceStatus{}, Warnings: n.warnings(),
-		Counters: n.counters(), Keeper: n.cfg.Keeper, Relay: n.relay != nil, Metrics: n.meter.url(),
+		Counters: n.counters(), Keeper: n.cfg.Keeper, Relay: n.relay != nil, Reach: string(n.outside.seen()), Metrics: n.meter.url(),
 	}
 	for _, r := range n.all() {
 		row := r.status()
@@ -190,6 +190,9 @@ func (n *Node) Peers(context.Context) ([]xrpc.Peer, error) {
 
 func (n *Node) peer(id peer.ID) xrpc.Peer {
 	p := xrpc.Peer{PeerID: id.String(), Addrs: []string{}}
+	if agent, err := n.host.Peerstore().Get(id, "AgentVersion"); err == nil {
+		p.Version, _ = strings.CutPrefix(fmt.Sprint(agent), "kith/")
+	}
 	for _, c := range n.host.Network().ConnsToPeer(id) {
 		p.Addrs = append(p.Addrs, c.RemoteMultiaddr().String())
 		p.Direct = p.Direct || !strings.Contains(c.RemoteMultiaddr().String(), "p2p-circuit")

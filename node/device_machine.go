@@ -104,7 +104,7 @@ func (m Machine) host() (host.Host, crypto.PrivKey, error) {
 			return nil, nil, err
 		}
 	}
-	h, err := newHost(key, listen, func(a []multiaddr.Multiaddr) []multiaddr.Multiaddr { return a }, nil, m.Host)
+	h, err := newHost(key, listen, func(a []multiaddr.Multiaddr) []multiaddr.Multiaddr { return a }, "kith", nil, m.Host)
 	return h, key, err
 }
 

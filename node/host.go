@@ -30,7 +30,7 @@ import (
 // through their relays and then, where NATs let it, directly, and lets peers
 // find out how reachable they are. On a simulated network, which extra brings,
 // nobody finds out anything.
-func newHost(key crypto.PrivKey, listen []string, told func([]multiaddr.Multiaddr) []multiaddr.Multiaddr, exempt []netip.Prefix, extra []libp2p.Option) (host.Host, error) {
+func newHost(key crypto.PrivKey, listen []string, told func([]multiaddr.Multiaddr) []multiaddr.Multiaddr, agent string, exempt []netip.Prefix, extra []libp2p.Option) (host.Host, error) {
 	cm, err := connmgr.NewConnManager(96, 192, connmgr.WithGracePeriod(time.Minute))
 	if err != nil {
 		return nil, fmt.Errorf("connection manager: %w", err)
@@ -46,7 +46,7 @@ func newHost(key crypto.PrivKey, listen []string, told func([]multiaddr.Multiadd
 		libp2p.AddrsFactory(told),
 		libp2p.EnableRelay(),
 		libp2p.EnableHolePunching(),
-		libp2p.UserAgent("kith"),
+		libp2p.UserAgent(agent),
 	}
 	if len(extra) == 0 {
 		opts = append(opts, libp2p.EnableAutoNATv2(),

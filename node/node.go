@@ -146,7 +146,7 @@ func New(cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.outside = newReach(n.relays.all, parseAddrs(cfg.Announce), n.log)
-	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, cfg.Exempt, n.meter.measuring(cfg.Host)); err != nil {
+	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, "kith/"+cfg.Version, cfg.Exempt, n.meter.measuring(cfg.Host)); err != nil {
 		return nil, err
 	}
 	n.host = netid.Of(n.host, cfg.Network)

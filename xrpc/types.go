@@ -256,6 +256,7 @@ type Status struct {
 	Peers    []Peer            `json:"peers"`
 	Spaces   []SpaceStatus     `json:"spaces"`
 	Relay    bool              `json:"relay"`
+	Reach    string            `json:"reach,omitempty"` // public, private or unknown, as others found
 	Keeper   bool              `json:"keeper"`
 	Warnings []string          `json:"warnings,omitempty"`
 	Counters map[string]uint64 `json:"counters,omitempty"`
@@ -380,5 +381,7 @@ type Peer struct {
 	PeerID string   `json:"peerId"`
 	Addrs  []string `json:"addrs"`
 	Direct bool     `json:"direct"`
-	Since  int64    `json:"since,omitempty"` // unix milliseconds
+	// Version is of its kith, as it says; empty: it does not.
+	Version string `json:"version,omitempty"`
+	Since   int64  `json:"since,omitempty"` // unix milliseconds
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kithnet/kith/node"
+	"github.com/kithnet/kith/testnet/local"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -48,6 +49,13 @@ func TestScripts(t *testing.T) {
 			"terminate": terminate, "fetch": fetch,
 		},
 		RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			e.Defer(func() { // networks that a script left up
+				_, _ = local.Down(context.Background(), filepath.Join(e.WorkDir, "net"))
+				_, _ = local.LeaveNet(filepath.Join(e.WorkDir, "bob"))
+			})
+			return nil
+		},
 	})
 }
 
