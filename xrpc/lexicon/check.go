@@ -11,11 +11,20 @@ import (
 	"github.com/kithnet/kith/space"
 )
 
-// place is where in a value a check is, and whose references it follows.
-type place struct{ nsid, path string }
+// place is where in a value a check is, whose references it follows, and how
+// many it has followed.
+type place struct {
+	nsid, path string
+	depth      int
+}
 
-func (p place) field(name string) place { return place{p.nsid, p.path + "." + name} }
-func (p place) at(i int) place          { return place{p.nsid, fmt.Sprint(p.path, "[", i, "]")} }
+// maxDepth bounds the references that are followed: some lead back to
+// themselves.
+const maxDepth = 64
+
+func (p place) field(name string) place  { return place{p.nsid, p.path + "." + name, p.depth} }
+func (p place) at(i int) place           { return place{p.nsid, fmt.Sprint(p.path, "[", i, "]"), p.depth} }
+func (p place) within(nsid string) place { return place{nsid, p.path, p.depth + 1} }
 
 func (p place) wrong(format string, args ...any) []error {
 	return []error{fmt.Errorf("%s: %s", p.path, fmt.Sprintf(format, args...))}
@@ -23,6 +32,9 @@ func (p place) wrong(format string, args ...any) []error {
 
 // check holds a value against a schema.
 func (c *Catalog) check(p place, s schema, v any) []error {
+	if p.depth > maxDepth {
+		return p.wrong("more than %d references within each other", maxDepth)
+	}
 	switch kind := s["type"]; kind {
 	case "object", "record":
 		if inner, ok := s["record"].(map[string]any); ok {
@@ -37,7 +49,7 @@ func (c *Catalog) check(p place, s schema, v any) []error {
 		return c.checkArray(p, s, v)
 	case "ref":
 		id, def := c.resolve(p.nsid, s["ref"].(string))
-		return c.check(place{id, p.path}, def, v)
+		return c.check(p.within(id), def, v)
 	case "union":
 		return c.checkUnion(p, s, v)
 	case "string", "token":
@@ -136,7 +148,7 @@ func (c *Catalog) checkUnion(p place, s schema, v any) []error {
 	for _, ref := range refs {
 		if id, def := cutRef(p.nsid, ref.(string)); id == wantID && def == wantDef {
 			id, sub := c.resolve(p.nsid, ref.(string))
-			return c.check(place{id, p.path}, sub, v)
+			return c.check(p.within(id), sub, v)
 		}
 	}
 	if closed, _ := s["closed"].(bool); closed {

@@ -235,10 +235,13 @@ func (c *Catalog) Unknown(nsid string, v any) []string {
 }
 
 func (c *Catalog) unknown(p place, s schema, v any) []string {
+	if p.depth > maxDepth {
+		return nil
+	}
 	switch s["type"] {
 	case "ref":
 		id, def := c.resolve(p.nsid, s["ref"].(string))
-		return c.unknown(place{id, p.path}, def, v)
+		return c.unknown(p.within(id), def, v)
 	case "array":
 		var out []string
 		list, _ := v.([]any)

@@ -120,3 +120,50 @@ func TestBadDocuments(t *testing.T) {
 		}
 	}
 }
+
+// A schema that leads back to itself ends a check, not the process.
+func TestLoops(t *testing.T) {
+	c, err := catalog(t, `{"lexicon":1,"id":"a.b.c","defs":{"main":{"type":"record","record":{"type":"object","properties":{
+		"x":{"type":"ref","ref":"#x"},"u":{"type":"union","refs":["#u"]},"deep":{"type":"ref","ref":"#deep"}}}},
+		"x":{"type":"ref","ref":"#x"},"u":{"type":"union","refs":["#u"]},
+		"deep":{"type":"object","properties":{"deep":{"type":"ref","ref":"#deep"}}}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range []string{`{"x":1}`, `{"u":{"$type":"#u"}}`} {
+		var v any
+		if err := json.Unmarshal([]byte(in), &v); err != nil {
+			t.Fatal(err)
+		}
+		if _, errs := c.Record("a.b.c", v); len(errs) == 0 {
+			t.Errorf("%s: taken", in)
+		}
+	}
+	if _, errs := c.Record("a.b.c", map[string]any{"deep": map[string]any{"deep": map[string]any{}}}); len(errs) != 0 {
+		t.Error(errs)
+	}
+}
+
+// No document and no value ends the process.
+func FuzzRecord(f *testing.F) {
+	f.Add([]byte(note), []byte(`{"text":"x","closed":{"$type":"com.example.note#sub"},"pic":{"$type":"blob"}}`))
+	f.Add([]byte(`{"lexicon":1,"id":"com.example.note","defs":{"main":{"type":"record","record":{"type":"ref","ref":"#main"}}}}`), []byte(`{}`))
+	f.Fuzz(func(t *testing.T, doc, value []byte) {
+		c, err := Read(fstest.MapFS{"a.json": {Data: doc}})
+		if err != nil {
+			return
+		}
+		var v any
+		if json.Unmarshal(value, &v) != nil {
+			return
+		}
+		for _, nsid := range c.NSIDs() {
+			c.Record(nsid, v)
+			c.Input(nsid, v)
+			c.Output(nsid, v)
+			c.Unknown(nsid, v)
+			c.Errors(nsid)
+			c.Params(nsid, map[string][]string{"x": {"1"}, "text": {"a", "b"}})
+		}
+	})
+}
