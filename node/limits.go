@@ -39,6 +39,7 @@ func streamsOf() map[protocol.ID]rcmgr.LimitVal {
 
 // limited is the option by which a host has these limits. The addresses in
 // exempt may have any number of connections: those of loopback if it is nil.
+// A config that names networks names all of them.
 func limited(exempt []netip.Prefix) (libp2p.Option, error) {
 	if exempt == nil {
 		exempt = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}

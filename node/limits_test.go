@@ -270,6 +270,63 @@ func TestS5HundredStreams(t *testing.T) {
 	soon(t, "equal", func() error { return sameSet(id, n, modest) })
 }
 
+// TestMutePeers: forty peers of a space take sync streams and never answer,
+// or answer nonsense. Writes are not slower for it, and a member
+// that answers gets them at once.
+func TestMutePeers(t *testing.T) {
+	n, mate := forkNode(t), forkNode(t)
+	id := club(t, n, mate)
+	soon(t, "equal", func() error { return sameSet(id, n, mate) })
+	unheard(t, mate, id) // sync alone
+	a := n.anyByID(id)
+	for i := range 40 {
+		h := stranger(t)
+		h.SetStreamHandler(syncProtocol, func(s network.Stream) {
+			tick := time.NewTicker(time.Second)
+			defer tick.Stop()
+			for range tick.C {
+				if i%4 > 0 {
+					continue
+				}
+				if _, err := s.Write([]byte{0}); err != nil {
+					return
+				}
+			}
+		})
+		n.book.learn(a.sid, peer.AddrInfo{ID: h.ID(), Addrs: n.host.Addrs()})
+		if err := dialsIn(t.Context(), h, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	soon(t, "the mute ones are asked", func() error {
+		if n.sched.counters().Running < 12 {
+			return fmt.Errorf("%+v", n.sched.counters())
+		}
+		return nil
+	})
+	for i := range 5 {
+		began := time.Now()
+		forkPut(t, n, id, fmt.Sprint("mute", i))
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("a write took %v", took)
+		}
+		led := n.sched.counters().Ended
+		n.reconcile(a.sid, mate.host.ID())
+		soon(t, "the mate has it, and was asked", func() error {
+			if n.sched.counters().Ended == led {
+				return errors.New("no place for it")
+			}
+			return sameSet(id, n, mate)
+		})
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("the mate waited %v", took)
+		}
+	}
+	if c := n.sched.counters(); c.Running > 16 || c.Running < 12 {
+		t.Errorf("%+v", c)
+	}
+}
+
 // hungry is a member's replica that holds nothing and keeps nothing.
 type hungry struct{ reconcile.Summary }
 

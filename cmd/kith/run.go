@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
@@ -21,6 +22,7 @@ type runCmd struct {
 	Metrics        string   `help:"Address of Prometheus metrics and profiles, on this machine alone; port 0 draws one. Standard: none." placeholder:"ADDR"`
 	CompactAfter   span     `help:"How long after it was superseded a value is dropped, where a keeper has it still; 0s: never." default:"30d" placeholder:"DUR"`
 	Bootstrap      []string `help:"Node to connect to at start, again for more." placeholder:"MADDR" sep:"none"`
+	Exempt         []string `help:"Network in which any number of nodes may share an address, again for more; elsewhere eight connections may. Standard: this machine." placeholder:"CIDR" sep:"none"`
 	NoMDNS         bool     `help:"Do not look for nodes on the local network." name:"no-mdns"`
 	PassphraseFile string   `help:"File with the passphrase of the keys." placeholder:"FILE"`
 	Origin         []string `help:"Web origin under which the API is reached from elsewhere, again for more." placeholder:"URL" sep:"none"`
@@ -37,6 +39,14 @@ func (c *runCmd) Run(a *app) error {
 	if err := a.hereOnly(); err != nil {
 		return err
 	}
+	var exempt []netip.Prefix
+	for _, e := range c.Exempt {
+		p, err := netip.ParsePrefix(e)
+		if err != nil {
+			return fmt.Errorf("--exempt %s: want a network, as in 10.0.0.0/8: %w", e, err)
+		}
+		exempt = append(exempt, p)
+	}
 	log := a.logger()
 	pass, err := c.identity(a, log)
 	if err != nil {
@@ -44,7 +54,7 @@ func (c *runCmd) Run(a *app) error {
 	}
 	cfg := node.Config{
 		Home: a.Home, Listen: c.Listen, Announce: c.Announce, HTTP: c.HTTP, Metrics: c.Metrics, CompactAfter: time.Duration(c.CompactAfter), Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Keeper: c.Keeper, Network: c.Network,
-		Passphrase: pass, Log: log, Version: baseVersion, Settings: a.settings(), Origins: c.Origin,
+		Passphrase: pass, Log: log, Version: baseVersion, Settings: a.settings(), Origins: c.Origin, Exempt: exempt,
 	}
 	if c.Relay {
 		cfg.Relay = &relay.Config{Listen: c.RelayListen, Announce: c.RelayAnnounce}
