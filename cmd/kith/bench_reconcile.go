@@ -21,8 +21,8 @@ func (c *benchReconcileCmd) Run(a *app) error {
 	if err := a.hereOnly(); err != nil {
 		return err
 	}
-	if c.Diff < 0 || c.Entries < 2000 || c.Entries < 2*c.Diff {
-		return usage("--entries 10000 --diff 100", "--entries %d --diff %d: want at least 2000, and twice the difference", c.Entries, c.Diff)
+	if c.Diff < 0 || c.Entries < 2000 || c.Entries < c.Diff {
+		return usage("--entries 10000 --diff 100", "--entries %d --diff %d: want at least 2000, and the difference", c.Entries, c.Diff)
 	}
 	kith, err := os.Executable()
 	if err != nil {

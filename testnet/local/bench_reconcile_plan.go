@@ -53,7 +53,7 @@ func newFixture(entries, diff int, pattern string) (*fixture, error) {
 	default:
 		return nil, fmt.Errorf("pattern %q: want recent or scattered", pattern)
 	}
-	if diff < 0 || entries < 2*max(n, diff) {
+	if diff < 0 || entries < max(2*n, diff) {
 		return nil, fmt.Errorf("%d entries with %d missing are too few", entries, diff)
 	}
 	issuer, writer := ed25519.NewKeyFromSeed(fixed("issuer")), ed25519.NewKeyFromSeed(fixed("writer"))
@@ -147,6 +147,9 @@ func (p *fixture) replica(whole bool) (*memoryReplica, error) {
 		if whole {
 			n = c.all
 		}
+		if n == 0 {
+			continue
+		}
 		chains = append(chains, envelope.Chain{
 			ID: c.id, Cert: c.cert, Head: envelope.Head{Seq: uint64(n - 1), ID: c.ids[n-1]}, Length: uint64(n),
 		})
@@ -173,7 +176,11 @@ func (m *memoryReplica) write() error {
 			}
 			if run = append(run, e); len(run) == envelope.MaxRun/2 || seq == c.all-1 {
 				run = run[:envelope.Covered(run)]
-				if _, err := m.Deliver(nil, run); err != nil {
+				var cert *envelope.Certificate
+				if run[0].Seq() == 0 {
+					cert = &c.cert
+				}
+				if _, err := m.Deliver(cert, run); err != nil {
 					return err
 				}
 				seq = int(run[len(run)-1].Seq())
@@ -237,6 +244,16 @@ func (m *memoryReplica) Run(id envelope.ChainID, from, to uint64, maxBytes int) 
 		run = append(run, e)
 	}
 	return &c.cert, run, nil
+}
+
+// IDAt gives the heads of segments.
+func (m *memoryReplica) IDAt(id envelope.ChainID, seq uint64) (envelope.ID, bool) {
+	for _, c := range m.plan.chains {
+		if c.id == id && seq < uint64(len(c.ids)) {
+			return c.ids[seq], true
+		}
+	}
+	return envelope.ID{}, false
 }
 
 // Deliver verifies and counts a run.

@@ -10,7 +10,7 @@ func TestFixture(t *testing.T) {
 	for _, c := range []struct {
 		pattern string
 		diff    int
-	}{{"recent", 0}, {"recent", 1}, {"recent", 1500}, {"scattered", 100}, {"scattered", 1500}} {
+	}{{"recent", 0}, {"recent", 1}, {"recent", 1500}, {"scattered", 100}, {"scattered", 1500}, {"recent", 3000}, {"scattered", 3000}} {
 		p, err := newFixture(3000, c.diff, c.pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -39,7 +39,7 @@ func TestFixture(t *testing.T) {
 			t.Errorf("%v: not the same once written: %d, %d", c, a.Count, b.Count)
 		}
 	}
-	if _, err := newFixture(100, 60, "recent"); err == nil {
+	if _, err := newFixture(100, 101, "recent"); err == nil {
 		t.Error("more missing than there is")
 	}
 }
