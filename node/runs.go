@@ -213,7 +213,7 @@ func (o *opened) decoded(body []byte) (space.Batch, error) {
 }
 
 // flightRuns is how many runs of a stream are under way to their space at once.
-const flightRuns = 24
+const flightRuns = 16
 
 var _ reconcile.Pipe = (*replica)(nil)
 

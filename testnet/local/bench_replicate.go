@@ -60,7 +60,7 @@ func BenchReplicate(ctx context.Context, o ReplicateOptions) (_ []Row, err error
 }
 
 const (
-	fillers       = 16 // clients that write at once
+	fillers       = 64 // clients that write at once
 	sampled       = 32 // records that are asked for in the end
 	replicatePoll = 2 * time.Millisecond
 )
@@ -214,6 +214,7 @@ func (b *replication) round(ctx context.Context, name string) error {
 	if err := b.await(ctx, n); err != nil {
 		return err
 	}
+	equal := time.Since(joined)
 	if err := b.sample(ctx, n); err != nil {
 		return err
 	}
@@ -230,6 +231,7 @@ func (b *replication) round(ctx context.Context, name string) error {
 		return fmt.Errorf("write a record of its own: %w", err)
 	}
 	b.filled = append(b.filled, time.Since(joined))
+	b.Progress(fmt.Sprintf("equal after %.1f ms, synced after %.1f", ms(equal), ms(b.filled[len(b.filled)-1])))
 	b.cpu = append(b.cpu, cpuOf(n.cmd.Process.Pid)-cpu)
 	b.fullCPU = append(b.fullCPU, cpuOf(b.full.cmd.Process.Pid)-fullCPU)
 	b.wire = append(b.wire, wired/float64(b.Entries))
@@ -241,8 +243,29 @@ func (b *replication) round(ctx context.Context, name string) error {
 	return b.restart(ctx, n)
 }
 
-// await polls until the newcomer holds what the full node does, and knows it.
+// await asks for the record written last until it is there, and then until the
+// newcomer holds what the full node does, and knows it: a status costs more.
 func (b *replication) await(ctx context.Context, n *node) error {
+	l, err := connect(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	last := l.question(space.URI{Space: b.id, Author: b.full.DID, Path: numberedPost(b.Entries - 1)})
+	for {
+		body, err := l.ask(ctx, last)
+		if err != nil {
+			return err
+		}
+		if body != nil {
+			break
+		}
+		select {
+		case <-time.After(replicatePoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	for {
 		st, err := b.status(ctx, n)
 		if err != nil {
