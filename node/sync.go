@@ -189,8 +189,6 @@ type replica struct {
 	landed []reconcile.Outcome
 
 	here func(envelope.TopicID) bool
-
-	most int // bytes of a run; 0: as the session says
 }
 
 var (
@@ -287,9 +285,6 @@ func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*e
 		return nil, nil, nil
 	}
 	to = min(to, ch.Head.Seq)
-	if r.most > 0 {
-		maxBytes = min(maxBytes, r.most)
-	}
 	if a := r.ahead; len(a) == 0 || a[0].Chain() != chain || a[0].Seq() != from || ch.Forked {
 		var err error
 		if r.ahead, err = r.a.store.Run(r.e.id, chain, from, to, max(maxBytes, readAhead)); err != nil {

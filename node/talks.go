@@ -138,8 +138,8 @@ type conversation struct {
 func (n *Node) converse(a *actor, e *epoch, s network.Stream, cfg reconcile.Config) (*conversation, error) {
 	c := &conversation{n: n, a: a, e: e, with: s.Conn().RemotePeer(), s: s}
 	c.r, _ = cfg.Replica.(*replica)
-	if c.r != nil && s.Conn().Stat().Limited {
-		c.r.most = circuitRun
+	if s.Conn().Stat().Limited {
+		cfg.MaxRun = circuitRun
 	}
 	ses, err := reconcile.New(cfg)
 	if err != nil {

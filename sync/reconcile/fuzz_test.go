@@ -22,7 +22,7 @@ var spoken = sync.OnceValue(func() (all [][2][][]byte) {
 		a, b := w.newMemory().with(one, 4).with(two, 1), w.newMemory().with(one, 2).with(two, 3)
 		a.log.grow(1, "")
 		a.past, b.past = new(Memory), new(Memory)
-		a.minTree, b.minTree = minTree, minTree
+		a.minTree, b.minTree, a.segment, b.segment = minTree, minTree, 3, 3
 		var said [2][][]byte
 		x := newWire(panicker{}, a.mustSession(w, Initiator), b.mustSession(w, Responder))
 		x.tap = func(from int, _ Msg, frame []byte) { said[from] = append(said[from], frame) }

@@ -113,6 +113,10 @@ type Config struct {
 	// Board is the topic's, shared by its sessions; nil: the session has its
 	// own.
 	Board *Board
+	// MaxRun is how many bytes of envelopes one RUN has, one envelope excepted;
+	// 0 means MaxRunBytes. A connection that ends after so many bytes carries
+	// whole runs only if they are smaller.
+	MaxRun int
 	// MaxServe is how many bytes of envelopes one round sends at most; 0 means
 	// DefaultMaxServe. The next round goes on where it stopped.
 	MaxServe int64
@@ -150,8 +154,8 @@ func (c *Config) validate() error {
 	if !stranger && (c.Keys == nil || c.Replica == nil || c.Sink == nil) {
 		no("keys, replica and sink are needed")
 	}
-	if c.MaxServe < 0 {
-		no("MaxServe is negative")
+	if c.MaxServe < 0 || c.MaxRun < 0 || c.MaxRun > MaxRunBytes {
+		no("MaxServe %d, MaxRun %d", c.MaxServe, c.MaxRun)
 	}
 	return errors.Join(errs...)
 }
@@ -248,6 +252,9 @@ func New(cfg Config) (*Session, error) {
 	}
 	if cfg.MaxServe == 0 {
 		cfg.MaxServe = DefaultMaxServe
+	}
+	if cfg.MaxRun == 0 {
+		cfg.MaxRun = MaxRunBytes
 	}
 	s := &Session{cfg: cfg, phase: awaitChallenge, minTree: minTree, segment: Segment, minCold: minCold, board: cfg.Board}
 	if s.board == nil {

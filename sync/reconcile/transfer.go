@@ -285,7 +285,7 @@ func serve(ranges []Range) feed {
 // writer may have signed an envelope badly and the next one well. Nothing, if
 // the range is no longer held.
 func (s *Session) run(r Range) (Envelopes, error) {
-	cert, run, err := s.cfg.Replica.Run(r.Chain, r.From, r.To, MaxRunBytes)
+	cert, run, err := s.cfg.Replica.Run(r.Chain, r.From, r.To, s.cfg.MaxRun)
 	if err != nil || len(run) == 0 {
 		return Envelopes{}, err
 	}
