@@ -144,7 +144,8 @@ type repo struct {
 	said word        // the author's last word on it
 	sure attribution // the worst of the author's chains
 
-	blobs blobIndex
+	blobs  blobIndex
+	sorted sortedIndex
 }
 
 // message is what an actor's inbox carries; each kind is handled to its end

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"time"
+	"weak"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 
@@ -126,6 +127,37 @@ func (a *actor) view(author space.DID) (*repoView, error) {
 	return v, nil
 }
 
+// index is the repo's, sorted and hashed: that of an earlier reader, if it was of
+// this very state and is still in memory.
+func (v *repoView) index() *car.Block {
+	a := v.a
+	a.mu.RLock()
+	r := a.repos[v.author]
+	var kept sortedIndex
+	if r != nil {
+		kept = r.sorted
+	}
+	a.mu.RUnlock()
+	if b := kept.block.Value(); b != nil && kept.rev == v.repo.Rev() && kept.hash == v.repo.Digest() {
+		return b
+	}
+	b := car.IndexOf(v.repo.Ascend(space.Path{}, ""), v.repo.Count()).Block()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := a.repos[v.author]; r != nil {
+		r.sorted = sortedIndex{v.repo.Rev(), v.repo.Digest(), weak.Make(b)}
+	}
+	return b
+}
+
+// sortedIndex is a repo's index at one state, as long as the memory is not
+// wanted for anything else.
+type sortedIndex struct {
+	rev   space.TID
+	hash  [32]byte
+	block weak.Pointer[car.Block]
+}
+
 // state is the repo's, with a commit if there can be one.
 func (v *repoView) state() (xrpc.RepoState, error) {
 	state := v.repo.State()
@@ -227,46 +259,52 @@ const (
 	commitLook = 10 * time.Millisecond
 )
 
-// Snapshot holds an author's repo still for whoever reads all of it. Where the
-// author's word on the present state has not come yet, it waits a moment.
-func (n *Node) Snapshot(ctx context.Context, id space.ID, author space.DID) (*xrpc.Snapshot, error) {
+// stated views a repo of which there is a commit. Where the author's word on the
+// present state has not come yet, it waits a moment. The caller releases it.
+func (n *Node) stated(ctx context.Context, id space.ID, author space.DID) (*repoView, commit.Commit, error) {
 	a, err := n.byID(id)
 	if err != nil {
-		return nil, err
+		return nil, commit.Commit{}, err
 	}
 	for until := time.Now().Add(commitWait); ; {
 		v, err := a.view(author)
 		if err != nil {
-			return nil, err
+			return nil, commit.Commit{}, err
 		}
 		state, err := v.state()
 		if err == nil && state.Commit != nil {
-			return &xrpc.Snapshot{
-				Commit: *state.Commit, Index: car.IndexOf(v.repo.Ascend(space.Path{}, ""), state.Count),
-				Values: v.values, Close: v.Release,
-			}, nil
+			return v, *state.Commit, nil
 		}
 		v.Release()
 		if err != nil {
-			return nil, err
+			return nil, commit.Commit{}, err
 		}
 		if time.Now().After(until) {
-			return nil, fmt.Errorf("repo %s: its author has not stated what it is since the last write: %w", author, space.ErrUnavailable)
+			return nil, commit.Commit{}, fmt.Errorf("repo %s: its author has not stated what it is since the last write: %w", author, space.ErrUnavailable)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, commit.Commit{}, ctx.Err()
 		case <-time.After(commitLook):
 		}
 	}
 }
 
+// Snapshot holds an author's repo still for whoever reads all of it.
+func (n *Node) Snapshot(ctx context.Context, id space.ID, author space.DID) (*xrpc.Snapshot, error) {
+	v, c, err := n.stated(ctx, id, author)
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.Snapshot{Commit: c, Index: v.index(), Values: v.values, Close: v.Release}, nil
+}
+
 // Commit is a commit of the repo as it is, or was within a moment.
 func (n *Node) Commit(ctx context.Context, id space.ID, author space.DID) (commit.Commit, error) {
-	s, err := n.Snapshot(ctx, id, author)
+	v, c, err := n.stated(ctx, id, author)
 	if err != nil {
 		return commit.Commit{}, err
 	}
-	s.Close()
-	return s.Commit, nil
+	v.Release()
+	return c, nil
 }

@@ -28,7 +28,7 @@ func hasSnapshots(s *Server) bool { return s.Snapshots != nil }
 // Snapshot is one state of a repo. Whoever asked for it calls Close, once.
 type Snapshot struct {
 	Commit commit.Commit
-	Index  car.Index
+	Index  *car.Block
 	Values car.Values
 	Close  func()
 }

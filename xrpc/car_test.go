@@ -22,7 +22,7 @@ func (f *fake) Snapshot(ctx context.Context, id space.ID, author space.DID) (*Sn
 	r := f.spaces[id].repos[author]
 	f.open++
 	return &Snapshot{
-		Commit: *st.Commit, Index: car.IndexOf(r.repo.Ascend(space.Path{}, ""), st.Count),
+		Commit: *st.Commit, Index: car.IndexOf(r.repo.Ascend(space.Path{}, ""), st.Count).Block(),
 		Values: func(x car.Index, give func(space.Record) error) error {
 			for _, e := range x {
 				if err := give(r.records[e.Path].Value); err != nil {

@@ -100,7 +100,7 @@ func write(t testing.TB, c commit.Commit, x Index, records []space.Record) []byt
 		}
 	}
 	var out bytes.Buffer
-	if err := Write(&out, c, x, values); err != nil {
+	if err := Write(&out, c, x.Block(), values); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -233,7 +233,7 @@ func TestWriteCountsValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []int{0, 6, 8} {
-		err := Write(io.Discard, d.Commit, d.Index, func(_ Index, give func(space.Record) error) error {
+		err := Write(io.Discard, d.Commit, d.Index.Block(), func(_ Index, give func(space.Record) error) error {
 			for i := range n {
 				if err := give(records[i%7]); err != nil {
 					return err

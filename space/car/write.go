@@ -55,8 +55,16 @@ func length(e space.IndexEntry) int { return len(e.Path.Collection) + len(e.Path
 
 func byIndex(a, b space.IndexEntry) int { return a.Path.CompareIndex(b.Path) }
 
-// sum is the CID of the index block and its size.
-func (x Index) sum() (space.CID, int) {
+// Block is an index with the CID and the size of its block: all of it has been
+// hashed. It does not change, and any number of writers may share it.
+type Block struct {
+	Index
+	cid  space.CID
+	size int
+}
+
+// Block hashes the index.
+func (x Index) Block() *Block {
 	h := sha256.New()
 	size := 0
 	_ = x.encode(func(b []byte) error { // a hash takes everything
@@ -64,7 +72,7 @@ func (x Index) sum() (space.CID, int) {
 		_, err := h.Write(b)
 		return err
 	})
-	return cidOf(h), size
+	return &Block{x, cidOf(h), size}
 }
 
 // encode gives the index block to put in pieces, which live until put returns.
@@ -98,12 +106,12 @@ type Values func(x Index, give func(space.Record) error) error
 // Write writes the snapshot that c commits to, whose records are x. Without
 // values it ends after the index. Everything before the first value is written
 // before values is called. It is the caller's that each value is what x says.
-func Write(w io.Writer, c commit.Commit, x Index, values Values) error {
+func Write(w io.Writer, c commit.Commit, b *Block, values Values) error {
 	block, err := c.CBOR()
 	if err != nil {
 		return fmt.Errorf("car: %w", err)
 	}
-	name, size := x.sum()
+	x := b.Index
 	out := bufio.NewWriterSize(w, 64<<10)
 	var buf []byte
 	head := func(of space.CID, size int) {
@@ -111,10 +119,10 @@ func Write(w io.Writer, c commit.Commit, x Index, values Values) error {
 		out.Write(buf) // a failure shows at Flush
 	}
 	out.WriteByte(byte(headSize)) // as a varint: it is below 128
-	out.Write(appendHeader(nil, space.Sum(block), name))
+	out.Write(appendHeader(nil, space.Sum(block), b.cid))
 	head(space.Sum(block), len(block))
 	out.Write(block)
-	head(name, size)
+	head(b.cid, b.size)
 	err = x.encode(func(b []byte) error { _, err := out.Write(b); return err })
 	if err = cmp.Or(err, out.Flush()); err != nil || values == nil {
 		return wrap(err)
