@@ -267,3 +267,25 @@ func TestHTTPRefusals(t *testing.T) {
 }
 
 func keyPub(name string) []byte { return public(keyOf(name)) }
+
+// Frames that somebody bends in a writer's name are not paid for by the writer.
+func TestForgedFramesCostNothing(t *testing.T) {
+	w := newWorld("thin")
+	w.class = 0 // ten envelopes at once
+	c := newThin(t, startRelay(t, t.TempDir()), w)
+	c.json(t, "POST", "lease", c.leaseBody(t, ""))
+	ch := w.chain(t, "alice", "alice").grow(t, 4)
+	if n, err := c.put(t, ch.frame(t, 0, 1)); err != nil || n != 2 {
+		t.Fatal(n, err)
+	}
+	bent := packed(t, ch.frame(t, 2, 4))
+	bent[len(bent)-1] ^= 1
+	for range 20 {
+		if status, _, b := c.do(t, "POST", "putEnvelopes", bent, c.ticket()); status != 400 {
+			t.Fatalf("%d %s", status, b)
+		}
+	}
+	if n, err := c.put(t, ch.frame(t, 2, 4)); err != nil || n != 3 {
+		t.Errorf("the writer's own: %d accepted, %v", n, err)
+	}
+}
