@@ -123,11 +123,10 @@ func (t *topic) spent() bool {
 	return t.held()+envelope.MaxSize > q.Bytes
 }
 
-// A cursor is tag 8 ‖ u64 number of the next arrival. The tag is this topic's
+// A cursor is mark 8 ‖ u64 number of the next arrival. The mark is this topic's
 // on this disk: a relay that lost its disk numbers anew.
 func (t *topic) cursor(n uint64) string {
-	tag := space.MAC(t.ledger.Key, space.LabelFingerprint, []byte("cursor"))
-	return text.EncodeToString(binary.BigEndian.AppendUint64(tag[:8:8], n))
+	return text.EncodeToString(binary.BigEndian.AppendUint64(t.mark[:len(t.mark):len(t.mark)], n))
 }
 
 // place reads a cursor; "" is the beginning, or the end.

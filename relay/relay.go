@@ -210,10 +210,13 @@ func (r *Relay) openTopics() error {
 
 // enter makes a topic known.
 func (r *Relay) enter(t *topic) {
+	t.mu.RLock()
+	grants := t.ledger.Grants
+	t.mu.RUnlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.topics[t.id] = t
-	for _, g := range t.ledger.Grants {
+	for _, g := range grants {
 		if len(g.Code) == 32 {
 			r.codes[[32]byte(g.Code)] = t.id
 		}
@@ -362,15 +365,18 @@ func (r *Relay) forget(t *topic) error {
 		}
 		err = errors.Join(err, r.store.Delete(topicTable, t.id[:], store.Own), t.store.Drop())
 	})
+	t.mu.RLock()
+	grants, held := t.ledger.Grants, t.held()
+	t.mu.RUnlock()
 	r.mu.Lock()
 	delete(r.topics, t.id)
-	for _, g := range t.ledger.Grants {
+	for _, g := range grants {
 		if len(g.Code) == 32 {
 			delete(r.codes, [32]byte(g.Code))
 		}
 	}
 	r.mu.Unlock()
-	r.held.Add(-int64(t.held()))
+	r.held.Add(-int64(held))
 	return errors.Join(called, err)
 }
 

@@ -43,6 +43,7 @@ type topic struct {
 	relay  *Relay
 	owner  *owner
 	store  *store.Space
+	mark   [8]byte // of cursors: this topic's, on this disk
 	memory reconcile.Memory
 	usage  usage
 	bucket *rate.Limiter // of the lease's rate
@@ -76,6 +77,8 @@ func (r *Relay) openTopic(l ledger) (*topic, error) {
 	t := &topic{id: desc.Topic(), relay: r, ledger: l, desc: desc, host: int(l.Host), news: make(chan struct{})}
 	t.owner = r.owners[binary.BigEndian.Uint64(t.id[:])%uint64(len(r.owners))]
 	t.store = r.store.Space(t.id, [32]byte(l.Key))
+	mark := space.MAC(l.Key, space.LabelFingerprint, []byte("cursor"))
+	copy(t.mark[:], mark[:])
 	if r.store.Recovered() {
 		if _, err := t.store.Repair(r.ctx); err != nil {
 			return nil, fmt.Errorf("repair topic: %w", err)
