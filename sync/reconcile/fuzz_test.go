@@ -20,6 +20,7 @@ var spoken = sync.OnceValue(func() (all [][2][][]byte) {
 	one, two := w.newChain("one", 4, 100), w.newChain("two", 3, 300)
 	for minTree := range 2 {
 		a, b := w.newMemory().with(one, 4).with(two, 1), w.newMemory().with(one, 2).with(two, 3)
+		b.with(w.newChain("four", 8, 100), 8)
 		a.log.grow(1, "")
 		a.past, b.past = new(Memory), new(Memory)
 		a.minTree, b.minTree, a.segment, b.segment = minTree, minTree, 3, 3
