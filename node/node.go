@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -197,6 +198,9 @@ func (n *Node) serve() {
 			}
 		},
 	})
+	if said, err := n.host.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted)); err == nil {
+		n.wg.Go(func() { n.introductions(n.ctx, said) })
+	}
 	n.wg.Go(func() { n.redial.run(n.ctx) })
 	n.wg.Go(func() { n.outside.run(n.ctx, n.host) })
 	n.wg.Go(func() { n.relayed.run(n.ctx) })
@@ -531,7 +535,7 @@ func (n *Node) gossiped(a *actor) func(peer.ID, envelope.Frame) {
 // remembers where it is.
 func (n *Node) peerJoined(a *actor) func(peer.ID) {
 	return func(p peer.ID) {
-		n.book.learn(a.sid, peer.AddrInfo{ID: p, Addrs: n.host.Peerstore().Addrs(p)})
+		n.book.meet(a.sid, peer.AddrInfo{ID: p, Addrs: n.host.Peerstore().Addrs(p)})
 		n.reconcile(a.sid, p)
 		n.account.poke()
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -37,6 +38,13 @@ const (
 
 func newPeerBook(self peer.ID, save func([32]byte, peer.AddrInfo)) *peerBook {
 	return &peerBook{self: self, save: save, spaces: map[[32]byte]map[peer.ID][]multiaddr.Multiaddr{}}
+}
+
+// meet adds a peer that is not among the space's yet.
+func (b *peerBook) meet(space [32]byte, p peer.AddrInfo) {
+	if !b.knows(space, p.ID) {
+		b.learn(space, p)
+	}
 }
 
 // learn adds what is new of p to the space's peers.
@@ -271,6 +279,29 @@ func (n *Node) blame(p peer.ID, err error) {
 // demoted logs a peer that gossip no longer listens to.
 func (n *Node) demoted(p peer.ID) {
 	n.log.Warn("gossip does not listen to a peer that sent forgeries", "peer", p)
+}
+
+// introductions notes where peers say that they listen, each time they connect.
+// The addresses that the host ever heard of them come in no order, and the book
+// keeps a dozen.
+func (n *Node) introductions(ctx context.Context, said event.Subscription) {
+	defer said.Close()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-said.Out():
+			if !ok {
+				return
+			}
+			in := e.(event.EvtPeerIdentificationCompleted)
+			for _, sid := range n.spaceIDs() {
+				if n.book.knows(sid, in.Peer) {
+					n.book.learn(sid, peer.AddrInfo{ID: in.Peer, Addrs: in.ListenAddrs})
+				}
+			}
+		}
+	}
 }
 
 // alive is nil if the other end of a connection answers within aliveTime.
