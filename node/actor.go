@@ -53,6 +53,7 @@ type actor struct {
 	rounds     map[peer.ID]xrpc.Round               // the last round with each peer, in the epoch in force
 	claims     map[peer.ID]map[uint64]boast         // what peers said to hold, by epoch
 	belied     map[peer.ID]belied                   // peers whose owners' entries say otherwise
+	barren     map[peer.ID]int                      // rounds in a row that came to nothing, see fruitless
 	unverified peer.ID                              // the one node that has shown how far the log goes; "" once another has, or a link named a head
 	homes      map[identity.DeviceID]peer.ID        // where devices of members run, as their hellos say
 	leaving    []byte                               // set: this member's word that it goes, not in the log yet

@@ -226,8 +226,9 @@ const (
 	gotNothing                // the peer does not answer
 )
 
-// done ends the session of an exchange.
-func (g *agenda) done(e exchange, how ending, now time.Time) {
+// done ends the session of an exchange. It tells how many sessions in a row the
+// peer has not answered.
+func (g *agenda) done(e exchange, how ending, now time.Time) (silent int) {
 	y := g.peers[e.peer]
 	a := y.all[e.space]
 	y.running--
@@ -264,6 +265,7 @@ func (g *agenda) done(e exchange, how ending, now time.Time) {
 		}
 	}
 	g.forget(y)
+	return y.failures
 }
 
 // forget drops a party of which there is nothing to remember.

@@ -157,6 +157,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n.book = newPeerBook(n.host.ID(), n.savePeer)
 	n.rates = newRates(cfg.Rates)
 	n.sched = newScheduler(n.reconcileWith, n.rates.moved)
+	n.sched.mute = n.silent
 	n.redial = newRedialer(n.host, n.book, parsePeers(cfg.Bootstrap), n.spaceIDs, n.log)
 	n.redial.relays, n.redial.dialled = n.relays.all, n.relays.dialled
 	n.relayed = newRelayKeeper(n)
@@ -382,7 +383,7 @@ func (n *Node) newActor(rec spaceRecord) (*actor, error) {
 		self: n.self, out: n, stats: &n.stats, inbox: make(chan message, inboxSize), ended: make(chan struct{}),
 		wants: make(chan struct{}, 1), closed: map[uint64]seal.ControlKey{}, homes: map[identity.DeviceID]peer.ID{},
 		apart: map[space.DID]*apart{}, moved: map[space.DID]bool{}, epochs: map[envelope.TopicID]*epoch{}, syncs: map[peer.ID]map[uint64]xrpc.SyncPeer{}, rounds: map[peer.ID]xrpc.Round{},
-		claims: map[peer.ID]map[uint64]boast{}, belied: map[peer.ID]belied{}, ahead: map[envelope.ChainID]uint64{}, pairs: map[pairKey]seal.Pair{},
+		claims: map[peer.ID]map[uint64]boast{}, belied: map[peer.ID]belied{}, barren: map[peer.ID]int{}, ahead: map[envelope.ChainID]uint64{}, pairs: map[pairKey]seal.Pair{},
 	}
 	a.log = n.log.With("space", fingerprint(a.sid))
 	a.store = n.store.Space(a.sid, [32]byte(rec.DEK))

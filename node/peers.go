@@ -281,6 +281,12 @@ func (n *Node) demoted(p peer.ID) {
 	n.log.Warn("gossip does not listen to a peer that sent forgeries", "peer", p)
 }
 
+// silent logs a peer that does not answer: it may be a broken link, so it is no
+// warning.
+func (n *Node) silent(p peer.ID) {
+	n.log.Info("a peer does not answer; it is asked ever less", "peer", p)
+}
+
 // introductions notes where peers say that they listen, each time they connect.
 // The addresses that the host ever heard of them come in no order, and the book
 // keeps a dozen.

@@ -24,6 +24,8 @@ const (
 	// cutBytes moved mean that a session that broke was worth it: it goes on
 	// at once. A relayed connection ends after two minutes or 128 KiB.
 	cutBytes = 8 << 10
+	// muteAfter is after how many sessions without an answer a peer is named.
+	muteAfter = 3
 )
 
 var errStalled = errors.New("the peer stopped answering")
@@ -33,6 +35,7 @@ var errStalled = errors.New("the peer stopped answering")
 type scheduler struct {
 	run   func(context.Context, exchange) error
 	moved func(peer.ID) traffic
+	mute  func(peer.ID) // told of a peer that has not answered muteAfter times in a row; nil: nobody is
 	wg    sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
@@ -175,7 +178,9 @@ func (s *scheduler) session(e exchange) {
 			s.counts.Stalled++
 		}
 	}
-	s.agenda.done(e, how, time.Now())
+	if silent := s.agenda.done(e, how, time.Now()); how == gotNothing && silent == muteAfter && s.mute != nil {
+		s.mute(e.peer)
+	}
 	s.look()
 }
 

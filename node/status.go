@@ -34,6 +34,7 @@ type stats struct {
 	SyncDone       atomic.Uint64
 	SyncFailed     atomic.Uint64
 	SyncBytes      atomic.Int64
+	Barren         atomic.Uint64 // peers whose rounds came to nothing
 	Blamed         atomic.Uint64 // sync streams that broke by their peer's fault
 }
 
@@ -44,7 +45,7 @@ func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
 		"envelopesCompacted": s.Compacted.Load(), "bytesCompacted": s.CompactedBytes.Load(),
 		"spacesRefolded": s.Refolds.Load(), "spacesCorrupt": s.Corrupt.Load(),
 		"framesDropped": s.Dropped.Load(), "syncSessions": s.SyncDone.Load(), "syncFailures": s.SyncFailed.Load(),
-		"syncBytes": uint64(s.SyncBytes.Load()), "syncPeersBlamed": s.Blamed.Load(),
+		"syncBytes": uint64(s.SyncBytes.Load()), "syncPeersBlamed": s.Blamed.Load(), "syncPeersBarren": s.Barren.Load(),
 	}
 	for name, v := range m.Counters().All() {
 		out[camel("gossip "+strings.TrimPrefix(name, "gossip "))] = v

@@ -130,6 +130,7 @@ func (n *Node) outcome(a *actor, ep *epoch, with peer.ID, res reconcile.Result) 
 		a.offer(confirmation{})
 	}
 	n.relayed.showed(a, ep, with, res.Equal)
+	fruitless := a.fruitless(with, res)
 	switch {
 	case res.Equal:
 		if a.inDoubt() {
@@ -138,7 +139,7 @@ func (n *Node) outcome(a *actor, ep *epoch, with peer.ID, res reconcile.Result) 
 	case len(res.Forks) > 0:
 		n.tradeForks(a, ep, res, with)
 	case res.Stalled: // reconcileWith makes an error of it, and the scheduler a retry
-	default:
+	case fruitless < barrenMax:
 		n.reconcile(a.sid, with) // writes landed meanwhile: once more
 	}
 }

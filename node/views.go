@@ -9,6 +9,7 @@ import (
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/sync/reconcile"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -100,6 +101,30 @@ func (a *actor) roundFailed(with peer.ID, err error) {
 	r := a.rounds[with]
 	r.PeerID, r.At, r.Equal, r.Error = with.String(), time.Now().UnixMilli(), false, err.Error()
 	a.rounds[with] = r
+}
+
+// barrenMax is how many rounds in a row may come to nothing. Where entries land
+// on our side meanwhile that happens between honest nodes too, but not for long.
+const barrenMax = 8
+
+// fruitless counts a round that left the digests different and brought nothing
+// that is new here. It answers how many there were in a row. A peer that hides
+// something, states what is not, or does not keep what it is given, makes no
+// other rounds; it is named once and no longer asked again at once.
+func (a *actor) fruitless(with peer.ID, res reconcile.Result) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if res.Equal || res.Received > 0 || len(res.Forks) > 0 {
+		delete(a.barren, with)
+		return 0
+	}
+	a.barren[with]++
+	if a.barren[with] == barrenMax {
+		a.stats.Barren.Add(1)
+		a.log.Warn("rounds with a peer come to nothing: it states what it does not give, or does not keep what it is given",
+			"peer", with, "rounds", barrenMax, "count", res.Count, "peerCount", res.PeerCount)
+	}
+	return a.barren[with]
 }
 
 // refuse counts an entry or a chain that members' rules refuse.
