@@ -1,0 +1,406 @@
+package node_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	mrand "math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kithnet/kith/node"
+	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/sync/reconcile"
+	"github.com/kithnet/kith/testnet"
+)
+
+// hostile is a libp2p host that means harm: a member that has turned, with its
+// keys and its place, or somebody who knows no more than the topic.
+type hostile struct {
+	role string
+	h    host.Host
+	loot *node.Loot
+	keys reconcile.FetchKey
+	rand *mrand.Rand
+
+	served, led, gave, sent atomic.Int64 // streams answered, opened; runs given; frames gossiped
+}
+
+// The roles. All but the mute speak the protocol up to the point where they lie.
+const (
+	liar     = "liar"     // states digests that are not, of chains longer than they are, and gives nothing
+	forger   = "forger"   // gives envelopes that it has changed
+	babbler  = "babbler"  // proves its key and goes on with noise
+	mute     = "mute"     // takes streams and never answers
+	glutton  = "glutton"  // asks for everything, again and again, and floods gossip with forgeries
+	stranger = "stranger" // has no key: knocks all the time and fills gossip with noise
+)
+
+// newHostile puts a host on the network; key and place are a member's.
+func newHostile(t *testing.T, role string, loot *node.Loot, key crypto.PrivKey, listen []string, opts []libp2p.Option, seed uint64) *hostile {
+	t.Helper()
+	h, err := libp2p.New(append([]libp2p.Option{libp2p.Identity(key), libp2p.ListenAddrStrings(listen...), libp2p.DisableRelay()}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &hostile{role: role, h: h, loot: loot, keys: loot.Keys, rand: mrand.New(mrand.NewPCG(seed, 3))}
+	if role == stranger {
+		_, sk, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.keys = reconcile.NewFetchKey(sk)
+	}
+	h.SetStreamHandler(node.SyncProtocol, func(s network.Stream) {
+		x.served.Add(1)
+		defer s.Reset()
+		if role == mute {
+			io.Copy(io.Discard, s) // until the other side gives up
+			return
+		}
+		open, err := reconcile.ReadOpening(s)
+		if err == nil {
+			_ = x.speak(context.Background(), s, reconcile.Config{Role: reconcile.Responder, Opening: open})
+		}
+	})
+	return x
+}
+
+// speak leads or answers one stream.
+func (x *hostile) speak(ctx context.Context, s network.Stream, c reconcile.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	c.LocalPeer, c.RemotePeer = []byte(x.h.ID()), []byte(s.Conn().RemotePeer())
+	rand.Read(c.Nonce[:])
+	c.Keys, c.Replica, c.Sink = x.keys, lies{x}, lies{x}
+	ses, err := reconcile.New(c)
+	if err != nil {
+		return err
+	}
+	var rw io.ReadWriter = s
+	if x.role == babbler || x.role == forger {
+		rw = &babble{Stream: s, sense: 2, x: x}
+	}
+	live := reconcile.NewLive(rw, ses, nil, nil)
+	if x.role == glutton && c.Role == reconcile.Initiator {
+		go func() {
+			for range 5 {
+				if _, err := live.Lead(ctx); err != nil {
+					return
+				}
+			}
+			live.Close()
+		}()
+	}
+	return live.Run(ctx)
+}
+
+// crime is what the log says of a role.
+func (x *hostile) crime() string {
+	switch x.role {
+	case babbler, forger:
+		return "a peer broke the sync protocol"
+	case mute:
+		return "a peer does not answer; it is asked ever less"
+	case glutton, stranger:
+		return "gossip does not listen to a peer that sent forgeries"
+	}
+	return "rounds with a peer come to nothing: it states what it does not give, or does not keep what it is given"
+}
+
+// babble writes what is meant a few times, then noise, or an envelope that looks
+// like the next one of a chain.
+type babble struct {
+	network.Stream
+	sense int
+	x     *hostile
+}
+
+func (b *babble) Write(p []byte) (int, error) {
+	if b.sense--; b.sense >= 0 {
+		return b.Stream.Write(p)
+	}
+	noise := make([]byte, len(p))
+	rand.Read(noise)
+	if b.x.role == forger {
+		frame, err := reconcile.AppendFrame(nil, reconcile.Envelopes{Run: []envelope.Envelope{b.x.forge()}})
+		if err != nil {
+			return 0, err
+		}
+		noise = frame
+	}
+	b.x.gave.Add(1)
+	_, err := b.Stream.Write(noise)
+	return len(p), err
+}
+
+// forge is an envelope that looks like the next one of some chain.
+func (x *hostile) forge() envelope.Envelope {
+	for _, ch := range x.loot.Chains {
+		if run := x.loot.Runs[ch.ID]; len(run) > 1 {
+			last := run[len(run)-1]
+			raw := slices.Clone(last.Bytes())
+			prev := last.ID()
+			binary.BigEndian.PutUint64(raw[68:], last.Seq()+1) // the sequence and what went before, see envelope
+			copy(raw[76:], prev[:])
+			if forged, err := envelope.Parse(raw); err == nil {
+				return forged
+			}
+		}
+	}
+	panic("nobody has written")
+}
+
+// lies is the replica of a hostile host.
+type lies struct{ *hostile }
+
+func (x lies) Summary() (reconcile.Summary, error) {
+	s := x.loot.Summary
+	switch x.role {
+	case glutton:
+		s.Count, s.Digest = 0, [32]byte{}
+	default:
+		s.Count += 1 + uint64(mrand.IntN(100))
+		rand.Read(s.Digest[:])
+	}
+	return s, nil
+}
+
+func (x lies) Chains() iter.Seq2[envelope.Chain, error] {
+	return func(yield func(envelope.Chain, error) bool) {
+		for i, ch := range x.loot.Chains {
+			if x.role == glutton || x.role == liar && i%2 == 0 {
+				continue
+			}
+			ch.Head.Seq += 3
+			rand.Read(ch.Head.ID[:])
+			ch.Length += 3
+			if !yield(ch, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Run gives nothing, whatever was promised.
+func (x lies) Run(envelope.ChainID, uint64, uint64, int) (*envelope.Certificate, []envelope.Envelope, error) {
+	return nil, nil, nil
+}
+
+func (x lies) Deliver(_ *envelope.Certificate, run []envelope.Envelope) (reconcile.Delivered, error) {
+	return reconcile.Delivered{Accepted: len(run)}, nil
+}
+
+// attack goes on until ctx is done: streams to those named, and gossip.
+func (x *hostile) attack(ctx context.Context, victims []peer.AddrInfo) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if x.role == glutton || x.role == stranger {
+		wg.Go(func() { x.flood(ctx) })
+	}
+	for ctx.Err() == nil {
+		v := victims[x.rand.IntN(len(victims))]
+		wg.Go(func() { x.visit(ctx, v) })
+		pause(ctx, 250*time.Millisecond)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+func (x *hostile) visit(ctx context.Context, v peer.AddrInfo) {
+	dial, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := x.h.Connect(dial, v); err != nil || x.role == mute {
+		return
+	}
+	s, err := x.h.NewStream(dial, v.ID, node.SyncProtocol)
+	if err != nil {
+		return
+	}
+	defer s.Reset()
+	x.led.Add(1)
+	_ = x.speak(ctx, s, reconcile.Config{Role: reconcile.Initiator, Topic: x.loot.Summary.Topic})
+}
+
+// flood gossips noise, or entries of others with the signature broken.
+func (x *hostile) flood(ctx context.Context) {
+	ps, err := pubsub.NewGossipSub(ctx, x.h, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(),
+		pubsub.WithFloodPublish(true), pubsub.WithMessageIdFn(func(m *pb.Message) string {
+			id := sha256.Sum256(m.GetData())
+			return string(id[:])
+		}))
+	if err != nil {
+		return
+	}
+	topic, err := ps.Join(x.loot.Summary.Topic.Name())
+	if err != nil {
+		return
+	}
+	defer topic.Close()
+	cancel, err := topic.Relay()
+	if err != nil {
+		return
+	}
+	defer cancel()
+	for ctx.Err() == nil {
+		b := make([]byte, 300)
+		rand.Read(b)
+		if ch := x.loot.Chains[x.rand.IntN(len(x.loot.Chains))]; x.role == glutton && len(x.loot.Runs[ch.ID]) > 0 {
+			run := x.loot.Runs[ch.ID]
+			raw := slices.Clone(run[len(run)-1].Bytes())
+			rand.Read(raw[len(raw)-32:])
+			if env, err := envelope.Parse(raw); err == nil {
+				b, _ = envelope.Frames(nil, []envelope.Envelope{env})[0].AppendBinary(nil)
+			}
+		}
+		if topic.Publish(ctx, b) == nil {
+			x.sent.Add(1)
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+}
+
+// ear keeps which peers the honest nodes warn of.
+type ear struct {
+	slog.Handler
+	mu    sync.Mutex // guards named
+	named map[string]map[string]int
+}
+
+func (e *ear) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (e *ear) WithAttrs([]slog.Attr) slog.Handler           { return e }
+
+func (e *ear) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "peer" {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			p := a.Value.String()
+			if e.named[p] == nil {
+				e.named[p] = map[string]int{}
+			}
+			e.named[p][r.Message]++
+		}
+		return true
+	})
+	return nil
+}
+
+// TestHostileStorm: a storm in which every tenth peer and more is hostile,
+// members that have turned among them. The honest lose nothing that was
+// acknowledged and are equal a minute after it at the latest; who lied is named
+// in their logs, and nobody else is.
+func TestHostileStorm(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two minutes of twenty nodes")
+	}
+	honest, lasts, seed := 15, 2*time.Minute, uint64(1)
+	roles := []string{liar, forger, babbler, mute, glutton}
+	if *full {
+		honest, lasts = 36, 5*time.Minute
+	}
+	testnet.Bubble(t, func(t *testing.T) {
+		heard := &ear{named: map[string]map[string]int{}}
+		w := testnet.New(t, honest+len(roles), testnet.Link{Latency: 20 * time.Millisecond, Jitter: 10 * time.Millisecond, Loss: 0.10}, seed,
+			func(c *node.Config) { c.Log = slog.New(heard) })
+		id := w.Space()
+		for i, n := range w.Nodes() {
+			if err := n.Put(id, fmt.Sprintf("before-%d", i), "all of them were honest"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.WaitConverged(id, time.Minute)
+
+		var all []*hostile
+		for i, role := range append(roles, stranger) {
+			var x *hostile
+			if role == stranger {
+				key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+				if err != nil {
+					t.Fatal(err)
+				}
+				listen, opts := w.Attach()
+				x = newHostile(t, role, all[0].loot, key, listen, opts, seed+uint64(i))
+			} else {
+				n := w.Node(honest + i)
+				loot, err := node.Take(n.Node, id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n.Stop()
+				listen, opts := n.Attach()
+				x = newHostile(t, role, loot, loot.Host, listen, opts, seed+uint64(i))
+			}
+			all = append(all, x)
+		}
+		var victims []peer.AddrInfo
+		for _, n := range w.Nodes()[:honest] {
+			st, err := n.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := peer.AddrInfoFromString(st.Listen[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			victims = append(victims, *info)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for _, x := range all {
+			wg.Go(func() { x.attack(ctx, victims) })
+		}
+		ledger := w.Storm(id, testnet.Storm{
+			Seed: seed, Lasts: lasts, Churn: 0.20, Down: 20 * time.Second, Flap: 20 * time.Second, Writes: 1,
+		})
+		took := w.WaitConverged(id, time.Minute)
+		t.Logf("seed %d: %v; equal %v after the net was whole", seed, ledger, took)
+		for i, n := range w.Nodes()[:honest] {
+			if err := ledger.Held(n, id); err != nil {
+				t.Errorf("node %d: %v", i, err)
+			}
+			node.Sound(t, n.Node, id)
+		}
+		cancel()
+		for _, x := range all {
+			id := x.h.ID().String()
+			t.Logf("%s: %d streams served, %d opened, %d lies written, %d frames gossiped; %v", x.role, x.served.Load(), x.led.Load(), x.gave.Load(), x.sent.Load(), heard.named[id])
+			if heard.named[id][x.crime()] < honest/3 {
+				t.Errorf("%s is hardly named for what it did", x.role)
+			}
+			if per := x.served.Load() / int64(lasts.Minutes()) / int64(honest); per > 20 {
+				t.Errorf("%s is asked %d times a minute by each node", x.role, per)
+			}
+			delete(heard.named, id)
+			x.h.Close()
+		}
+		wg.Wait()
+		for p, what := range heard.named {
+			if delete(what, "a peer does not answer; it is asked ever less"); len(what) > 0 { // links break
+				t.Errorf("an honest peer is named: %s %v", p, what)
+			}
+		}
+	})
+}
