@@ -360,3 +360,7 @@ func (w *Net) WaitConverged(id space.ID, limit time.Duration) time.Duration {
 		time.Sleep(250 * time.Millisecond)
 	}
 }
+
+// Attach is n's place on the network, for a host that takes it while n is
+// stopped.
+func (n *Node) Attach() (listen []string, host []libp2p.Option) { return n.net.attach(n.ip) }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kithnet/kith/node"
 	"github.com/kithnet/kith/testnet"
 )
 
@@ -27,7 +28,7 @@ func TestChurn(t *testing.T) {
 		id := w.Space()
 		t.Logf("seed %d: %d nodes are in the space", seed, nodes)
 		ledger := w.Storm(id, testnet.Storm{
-			Seed: seed, Lasts: lasts, Churn: 0.20, Down: 30 * time.Second, Flap: 20 * time.Second, Writes: 0.5, Rotate: 150 * time.Second,
+			Seed: seed, Lasts: lasts, Churn: 0.20, Down: 30 * time.Second, Flap: time.Minute, Writes: 0.5, Rotate: 150 * time.Second,
 		})
 		took := w.WaitConverged(id, time.Minute)
 		t.Logf("seed %d: %v; equal %v after the net was whole", seed, ledger, took)
@@ -38,4 +39,23 @@ func TestChurn(t *testing.T) {
 		}
 	})
 	t.Logf("%v of the wall clock", time.Since(wall))
+}
+
+// TestChurnNeedsReconciliation is the negative control of TestChurn: where
+// entries spread by gossip alone, what a storm scattered stays so. Its partitions
+// are longer than a link waits for an answer, 30 s: shorter ones QUIC bridges.
+func TestChurnNeedsReconciliation(t *testing.T) {
+	testnet.Bubble(t, func(t *testing.T) {
+		w := testnet.New(t, 10, lossy, 1)
+		id := w.Space()
+		w.WaitConverged(id, time.Minute)
+		for _, n := range w.Nodes() {
+			n.Restart(func(c *node.Config) { c.NoReconcile = true })
+		}
+		ledger := w.Storm(id, testnet.Storm{Seed: 1, Lasts: 4 * time.Minute, Churn: 0.20, Down: time.Minute, Flap: 80 * time.Second, Writes: 1})
+		time.Sleep(time.Minute)
+		if w.Converged(id) == nil {
+			t.Fatalf("equal without reconciliation after %v: TestChurn proves nothing", ledger)
+		}
+	})
 }
