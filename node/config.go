@@ -27,6 +27,9 @@ type Config struct {
 	// Announce are the addresses that others are told instead of those that the
 	// host listens on: of a port forwarded, of a name. Empty: those.
 	Announce []string
+	// HotTopics is how many spaces are heard on gossip at one time: 8,000. Of
+	// more, those in use are; the cold ones live by reconciliation alone.
+	HotTopics int
 	// Network is the id of a network apart, such as a testnet: only its nodes
 	// understand each other. Empty: the open one.
 	Network string

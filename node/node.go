@@ -52,6 +52,7 @@ type Node struct {
 	relay    *relay.Relay // the relay role; nil: none
 	outside  *reach       // how others get here
 	relayed  *relayKeeper // what relays hold for us
+	hot      hot          // which spaces are in use
 	mender   *mender
 	blobs    *blobs
 	stats    stats
@@ -151,7 +152,7 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.host = netid.Of(n.host, cfg.Network)
-	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{Demoted: n.demoted, Exempt: cfg.Exempt}); err != nil {
+	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{MaxTopics: cfg.HotTopics, Demoted: n.demoted, Exempt: cfg.Exempt}); err != nil {
 		return nil, err
 	}
 	n.book = newPeerBook(n.host.ID(), n.savePeer)
@@ -446,8 +447,10 @@ func (a *actor) takesPart() bool {
 func (n *Node) hear(r *running, e *epoch) error {
 	topic, err := n.mesh.Join(e.id, &heads{a: r.actor, id: e.id}, n.gossiped(r.actor), n.peerJoined(r.actor))
 	switch {
+	case errors.Is(err, gossip.ErrTooManyTopics) && n.makeRoom(r):
+		return n.hear(r, e)
 	case errors.Is(err, gossip.ErrTooManyTopics):
-		n.log.Warn("too many live topics: this space is kept by reconciliation alone", "space", fingerprint(r.sid))
+		n.log.Debug("too many live topics: this space is kept by reconciliation alone", "space", fingerprint(r.sid))
 		return nil
 	case errors.Is(err, gossip.ErrJoined), errors.Is(err, gossip.ErrClosed):
 		return nil
@@ -674,6 +677,7 @@ func (n *Node) reconcile(sid [32]byte, with peer.ID) {
 const comparePeers = 2
 
 func (n *Node) compare(sid [32]byte) {
+	n.warm(sid)
 	asked := 0
 	if a := n.bySpace(sid); a != nil && len(n.relays.of(sid)) > 0 {
 		n.relayed.moved(a)

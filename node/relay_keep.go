@@ -197,7 +197,7 @@ func (k *relayKeeper) moved(a *actor) {
 			k.n.reconcile(a.sid, r)
 		}
 	}
-	k.want(a.sid, e.id, "", receiptGap)
+	k.want(a.sid, e.id, "", 2*receiptAfter)
 }
 
 // want makes a receipt due at a relay, or at all of them.

@@ -16,8 +16,9 @@ type cast struct {
 	dir  string
 	temp bool // dir is ours to remove
 
-	mu    sync.Mutex
-	nodes []*node // in order of appearance; guarded by mu
+	mu     sync.Mutex
+	nodes  []*node // in order of appearance; guarded by mu
+	relays []*node // likewise
 }
 
 // newCast makes a place for homes and logs: dir, or a temporary one.
@@ -107,7 +108,9 @@ func (c *cast) explain(err error) error {
 // stopAll ends all nodes, politely first.
 func (c *cast) stopAll() error {
 	var wg sync.WaitGroup
-	nodes := c.all()
+	c.mu.Lock()
+	nodes := slices.Concat(c.nodes, c.relays)
+	c.mu.Unlock()
 	errs := make([]error, len(nodes))
 	for i, n := range nodes {
 		wg.Go(func() {
@@ -122,7 +125,10 @@ func (c *cast) stopAll() error {
 
 // leave kills what still runs and removes a temporary directory.
 func (c *cast) leave() error {
-	for _, n := range c.all() {
+	c.mu.Lock()
+	nodes := slices.Concat(c.nodes, c.relays)
+	c.mu.Unlock()
+	for _, n := range nodes {
 		n.kill()
 	}
 	if !c.temp {

@@ -74,6 +74,7 @@ func (d *demo) chapters() []chapter {
 		{"one reads only itself", d.readSelf},
 		{"remove the reader", d.remove},
 		{"a keeper admits for the authority", d.keeper},
+		{"never online together", d.relay},
 		{"nothing readable on disk", d.secrecy},
 		{"all in sync", d.inSync},
 	}

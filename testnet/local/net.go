@@ -220,10 +220,7 @@ func launch(kith string, n *NetNode, args []string) error {
 	for start := time.Now(); time.Since(start) < readyTime; {
 		b, err := os.ReadFile(outName)
 		if line, _, whole := bytes.Cut(b, []byte("\n")); err == nil && whole {
-			var r struct {
-				ready
-				Relay []string `json:"relay"`
-			}
+			var r ready
 			if err := json.Unmarshal(line, &r); err != nil {
 				return fmt.Errorf("start %s: its first line is no ready line: %w", n.Name, err)
 			}

@@ -33,6 +33,7 @@ type ready struct {
 	Listen    []string  `json:"listen"`
 	HTTP      string    `json:"http"`
 	TokenFile string    `json:"tokenFile"`
+	Relay     []string  `json:"relay"` // addresses of the relay role
 }
 
 // process is one running child.
@@ -154,12 +155,12 @@ type node struct {
 }
 
 // runNode starts a node in home and waits until it is ready.
-func runNode(ctx context.Context, kith, name, home, log string) (*node, error) {
+func runNode(ctx context.Context, kith, name, home, log string, more ...string) (*node, error) {
 	args := []string{
 		"run", "--home", home, "--http", "127.0.0.1:0", "--no-mdns",
 		"--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--listen", "/ip4/127.0.0.1/tcp/0",
 	}
-	p, out, err := spawn(name, log, kith, args, nil)
+	p, out, err := spawn(name, log, kith, append(args, more...), nil)
 	if err != nil {
 		return nil, err
 	}
