@@ -68,7 +68,7 @@ func TestHotTopics(t *testing.T) {
 	})
 	// Among spaces that are all in use nobody is driven out.
 	n.warm(n.anyByID(ids[1]).sid)
-	time.Sleep(50 * time.Millisecond)
+	<-time.After(50 * time.Millisecond)
 	if !onGossip(n, ids[2]) || !onGossip(n, ids[0]) {
 		t.Error("a space in use was driven out")
 	}
@@ -107,11 +107,11 @@ func TestManySpaces(t *testing.T) {
 	}
 	wait := 2 * time.Second
 	if fullSize() {
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		wait = 60 * time.Second
 	}
 	before := cpuTime(t)
-	time.Sleep(wait)
+	<-time.After(wait)
 	idle := float64(cpuTime(t)-before) / float64(wait) * 100
 	runtime.GC()
 	t.Logf("%d spaces: made in %v, started in %v, %d on gossip, %d MiB resident, %.2f %% of a core idle over %v",

@@ -177,6 +177,7 @@ func (k *relayKeeper) connected(r peer.ID) {
 	for p, s := range k.at {
 		if p.relay == r {
 			s.fresh, s.due, found = false, time.Now(), true
+			s.asked, s.wanted = time.Time{}, s.wanted || len(s.Last) > 0 // before it is filled again
 		}
 	}
 	k.mu.Unlock()
