@@ -182,13 +182,21 @@ func TestX14Floods(t *testing.T) {
 	s.NobodyRate = Rate{1000, time.Minute}
 	base, _ := listen(t, s)
 	addr := strings.TrimPrefix(base, "http://")
+	var longest net.Conn
 	for range slow { // half a head each, and then nothing
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
+		if longest == nil {
+			longest = conn
+		}
 		fmt.Fprintf(conn, "GET /xrpc/_health HTTP/1.1\r\nHost: localhost\r\nX-")
+	}
+	longest.SetReadDeadline(time.Now().Add(headerTimeout / 2))
+	if _, err := longest.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("who has waited longest waits on")
 	}
 	honest := &Client{Base: base, Token: apiToken}
 	var wg sync.WaitGroup
