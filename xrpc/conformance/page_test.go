@@ -38,8 +38,13 @@ func browse(t *testing.T) *browser {
 		t.Log("chromium is not installed: the page is not tried")
 		return nil
 	}
+	profile, err := os.MkdirTemp("", "page")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(profile) }) // its helpers may write on for a moment
 	cmd := exec.Command(path, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-		"--remote-debugging-port=0", "--user-data-dir="+t.TempDir(), "about:blank")
+		"--remote-debugging-port=0", "--user-data-dir="+profile, "about:blank")
 	out, err := cmd.StderrPipe()
 	if err == nil {
 		err = cmd.Start()
