@@ -189,6 +189,30 @@ func TestS2ClaimedEqual(t *testing.T) {
 	if s := statusOf(t, a, id); len(s.Mismatches) != 0 {
 		t.Fatalf("an honest peer is shown: %+v", s.Mismatches)
 	}
+	// Old entries that are read again are no later word.
+	if err := inside(t, x, func() error {
+		c := x.begin()
+		for _, ch := range x.chains {
+			if ch.author == b.self.did {
+				c.applied[ch] = position{}
+				ch.reader = nil
+			}
+		}
+		if err := c.commit(0); err != nil {
+			return err
+		}
+		x.mu.Lock()
+		clear(x.claims)
+		x.claimed(liar, x.now, x.now.topic.Count())
+		x.mu.Unlock()
+		x.retry()
+		return x.broken
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if s := statusOf(t, a, id); len(s.Mismatches) != 0 {
+		t.Fatalf("an honest peer is shown for what it wrote long ago: %+v", s.Mismatches)
+	}
 	soon(t, "b claims to hold the same", claimed)
 	var held uint64
 	declare(t, b, id, func(s *space.Statement) { s.View.Count -= 4; held = s.View.Count })

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/identity"
 	"github.com/kithnet/kith/sync/reconcile"
 	"github.com/kithnet/kith/xrpc"
 )
@@ -38,12 +39,11 @@ func (a *actor) claimed(with peer.ID, e *epoch, count uint64) {
 		return
 	}
 	b := boast{count: count, heads: map[envelope.ChainID]uint64{}}
-	for _, ch := range a.chains {
-		if ch.epoch != e || a.homes[ch.device] != with {
-			continue
-		}
-		if head, ok := e.topic.Chain(ch.id); ok {
-			b.heads[ch.id] = head.Length
+	for head := range e.topic.Chains() {
+		// A chain that is not read yet, or is being read again, may be the peer's.
+		ch := a.chains[head.ID]
+		if ch == nil || ch.device == (identity.DeviceID{}) || a.homes[ch.device] == with {
+			b.heads[head.ID] = head.Length
 		}
 	}
 	if a.claims[with] == nil {
@@ -67,8 +67,9 @@ func (a *actor) witness(ch *chain, at *position, seq uint64, view space.View) {
 	defer a.mu.Unlock()
 	home, known := a.homes[at.device]
 	b, claimed := a.claims[home][ch.epoch.n]
-	if !known || !claimed || seq < b.heads[ch.id] || view.Count >= b.count {
-		return
+	from, there := b.heads[ch.id]
+	if !known || !claimed || !there || seq < from || view.Count >= b.count {
+		return // of a chain that was not there nobody knows whether it is read again
 	}
 	a.belied[home] = belied{did: at.author, claimed: b.count, stated: view.Count, at: time.Now()}
 	delete(a.syncs[home], ch.epoch.n)
