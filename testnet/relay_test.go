@@ -161,6 +161,9 @@ func TestR7(t *testing.T) {
 			t.Fatal(err)
 		}
 		holdsWithin(t, 3*time.Minute, func() error { return signedAll(a, id) })
+		if row, err := relayRow(a, id, 0); err != nil || len(row.Caught) == 0 {
+			t.Errorf("the relay that lost what it had signed for is not named: %+v, %v", row, err)
+		}
 		a.Stop()
 		b.Start()
 		holdsWithin(t, time.Minute, func() error { return b.Has(id, "after") })

@@ -23,7 +23,7 @@ const (
 func (d *demo) secrecy(ctx context.Context) (string, error) {
 	s := newScanner(d.canaries)
 	files, size := 0, int64(0)
-	for _, n := range d.all() {
+	for _, n := range append(d.all(), d.relays...) {
 		for _, root := range []string{n.home, logOf(n.home)} {
 			f, b, err := s.search(ctx, d.dir, root)
 			if err != nil {
