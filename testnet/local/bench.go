@@ -25,10 +25,9 @@ const (
 // BenchPropagate measures how long a record takes from just before the HTTP
 // request that puts it at one node until the other node answers a getRecord
 // with the right version, opened and verified. The reader asks in a tight loop
-// on a kept connection; the moment counted is the middle between its question
-// and the answer, and the record came between the last look that missed it and
-// the one that found it: the figure is the middle, off by half a poll (row
-// kith-poll) at most, to either side.
+// on a kept connection. A look is taken to happen midway between question and
+// answer, and the record to come midway between the last look that missed it
+// and the first that found it: off by half a poll (row kith-poll) at most.
 //
 // Beside it, in turns of 20 and at the same pace, runs a gossipsub with
 // nothing on it: this process publishes 256 bytes, a process of its own
