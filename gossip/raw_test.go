@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"encoding/binary"
-	"io"
 	"sync"
 	"testing"
 
@@ -111,12 +110,6 @@ func (x *raw) said() []*pb.RPC {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.heard
-}
-
-// closed reports whether the other side ended the stream.
-func (x *raw) closed() bool {
-	_, err := x.stream.Read(make([]byte, 1))
-	return err != nil && err != io.EOF
 }
 
 // id is the peer's.

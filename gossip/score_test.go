@@ -17,10 +17,9 @@ import (
 
 // deeds are what pubsub counts of a peer, in all topics.
 type deeds struct {
-	topics                    []deed
-	faults, penalty           float64
-	sameAddress               int
-	inMesh, delivered, missed float64
+	topics          []deed
+	faults, penalty float64
+	sameAddress     int
 }
 
 // deed is what it counts in one.

@@ -30,11 +30,11 @@ const (
 // can be reached; anybody can be the one who reaches, for a newcomer is known
 // to nobody. known is called from many goroutines.
 func ServeCircuits(h host.Host, known func(peer.ID) bool) (io.Closer, error) {
-	r, err := circuit.New(h, circuit.WithACL(acl(known)), circuit.WithResources(circuit.Resources{
-		Limit:          &circuit.RelayLimit{Duration: circuitTime, Data: circuitBytes},
-		ReservationTTL: circuitSlotTime, MaxReservations: circuitSlots, MaxCircuits: circuitsOfPeer,
-		BufferSize: 4096, MaxReservationsPerPeer: 1, MaxReservationsPerIP: circuitSlotsIP, MaxReservationsPerASN: circuitSlots,
-	}))
+	limits := circuit.DefaultResources()
+	limits.Limit = &circuit.RelayLimit{Duration: circuitTime, Data: circuitBytes}
+	limits.ReservationTTL, limits.MaxReservations, limits.MaxCircuits = circuitSlotTime, circuitSlots, circuitsOfPeer
+	limits.MaxReservationsPerIP, limits.MaxReservationsPerASN = circuitSlotsIP, circuitSlots
+	r, err := circuit.New(h, circuit.WithACL(acl(known)), circuit.WithResources(limits))
 	if err != nil {
 		return nil, fmt.Errorf("serve circuits: %w", err)
 	}

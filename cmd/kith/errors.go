@@ -39,14 +39,6 @@ func usage(hint, format string, args ...any) error {
 	return &failure{code: exitUsage, name: "WrongUsage", message: fmt.Sprintf(format, args...), hint: hint}
 }
 
-// notBuilt is an option that a later version will carry out.
-func notBuilt(format string, args ...any) error {
-	return &failure{
-		code: exitFailed, name: "Unsupported", message: fmt.Sprintf(format, args...) + ": not built yet",
-		hint: "leave it out; a later version brings it",
-	}
-}
-
 // meaning is what an error means to the caller. "" keeps the error's own name.
 type meaning struct {
 	err  error

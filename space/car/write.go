@@ -2,7 +2,6 @@ package car
 
 import (
 	"bufio"
-	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -124,7 +123,10 @@ func Write(w io.Writer, c commit.Commit, b *Block, values Values) error {
 	out.Write(block)
 	head(b.cid, b.size)
 	err = x.encode(func(b []byte) error { _, err := out.Write(b); return err })
-	if err = cmp.Or(err, out.Flush()); err != nil || values == nil {
+	if err == nil {
+		err = out.Flush()
+	}
+	if err != nil || values == nil {
 		return wrap(err)
 	}
 	n := 0
@@ -140,7 +142,10 @@ func Write(w io.Writer, c commit.Commit, b *Block, values Values) error {
 	if err == nil && n < len(x) {
 		err = fmt.Errorf("%d values, the index has %d", n, len(x))
 	}
-	return wrap(cmp.Or(err, out.Flush()))
+	if err == nil {
+		err = out.Flush()
+	}
+	return wrap(err)
 }
 
 func wrap(err error) error {
