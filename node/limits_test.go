@@ -253,7 +253,7 @@ func TestS5HundredStreams(t *testing.T) {
 			t.Fatalf("round %d of the other member: %+v, %v", i, res, err)
 		}
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the other member waited %v", took)
 	}
 	soon(t, "the attack gets what it gets", func() error {
@@ -329,7 +329,7 @@ func TestMutePeers(t *testing.T) {
 			}
 			return sameSet(id, n, mate)
 		})
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > 20*time.Second {
 			t.Errorf("the mate waited %v", took)
 		}
 	}
