@@ -67,7 +67,7 @@ func beRelay(dir string) error {
 // spawnRelay starts a relay in a process of its own, behind a tap.
 func spawnRelay(t *testing.T, dir string) (addr string, wire *tap, pid int, stop func()) {
 	t.Helper()
-	wire = newTap(t, "")
+	wire = newTap(t)
 	_, port, err := net.SplitHostPort(wire.l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func spawnRelay(t *testing.T, dir string) (addr string, wire *tap, pid int, stop
 	if err != nil {
 		t.Fatal(err)
 	}
-	wire.to = "127.0.0.1:" + says.Port // before anybody dials
+	wire.lead("127.0.0.1:" + says.Port)
 	return says.Addr, wire, cmd.Process.Pid, func() {
 		in.Close()
 		if err := cmd.Wait(); err != nil {

@@ -25,23 +25,36 @@ import (
 
 // tap is a TCP proxy that keeps every byte it carries, both ways.
 type tap struct {
-	l  net.Listener
-	to string
+	l net.Listener
 
-	mu  sync.Mutex // guards buf
+	mu  sync.Mutex // guards what follows
+	to  string
 	buf bytes.Buffer
 }
 
-func newTap(t *testing.T, to string) *tap {
+func newTap(t *testing.T) *tap {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &tap{l: l, to: to}
+	p := &tap{l: l}
 	t.Cleanup(func() { l.Close() })
 	go p.run()
 	return p
+}
+
+// lead says where to; before that everybody is turned away.
+func (p *tap) lead(to string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to = to
+}
+
+func (p *tap) target() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.to
 }
 
 func (p *tap) Write(b []byte) (int, error) {
@@ -56,7 +69,7 @@ func (p *tap) run() {
 		if err != nil {
 			return
 		}
-		up, err := net.Dial("tcp", p.to)
+		up, err := net.Dial("tcp", p.target())
 		if err != nil {
 			c.Close()
 			continue
@@ -189,7 +202,8 @@ func throughTap(t *testing.T, a, b *node.Node, id space.ID) *tap {
 	if _, err := fmt.Sscanf(strings.NewReplacer("/ip4/127.0.0.1/tcp/", "", "/p2p/", " ").Replace(link.Addrs[0]), "%s %s", &port, &peer); err != nil {
 		t.Fatalf("%q: %v", link.Addrs[0], err)
 	}
-	wire := newTap(t, "127.0.0.1:"+port)
+	wire := newTap(t)
+	wire.lead("127.0.0.1:" + port)
 	_, tapPort, err := net.SplitHostPort(wire.l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -25,9 +25,10 @@ func TestK1StaleGeneration(t *testing.T) {
 	admitTo(t, a.Node, b.Node, id)
 	admitTo(t, a.Node, k.Node, id)
 	b.meet(t, k)
-	if _, err := a.SetKeeper(t.Context(), id, k.self.did, []xrpc.Cap{xrpc.CapAdmit}); err != nil {
-		t.Fatal(err)
-	}
+	soon(t, "k becomes a keeper", func() error { // it fetches k's identity log
+		_, err := a.SetKeeper(t.Context(), id, k.self.did, []xrpc.Cap{xrpc.CapAdmit})
+		return err
+	})
 	e := &ensemble{home: map[string]string{}, disk: map[string]*storetest.Disk{}}
 	device := e.enrol(t, a.Node, "p")
 	p := &person{home: e.home["p"], disk: e.disk["p"]}

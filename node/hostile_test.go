@@ -313,6 +313,9 @@ func (e *ear) Handle(_ context.Context, r slog.Record) error {
 // acknowledged and are equal a minute after it at the latest; who lied is named
 // in their logs, and nobody else is.
 func TestHostileStorm(t *testing.T) {
+	if testnet.Race {
+		t.Skip("more than twenty nodes are too many for the race detector")
+	}
 	honest, lasts, seed := 15, 2*time.Minute, uint64(1)
 	if testing.Short() {
 		honest = 8
@@ -398,8 +401,10 @@ func TestHostileStorm(t *testing.T) {
 		}
 		wg.Wait()
 		for p, what := range heard.named {
-			if delete(what, "a peer does not answer; it is asked ever less"); len(what) > 0 { // links break
-				t.Errorf("an honest peer is named: %s %v", p, what)
+			for _, role := range []string{liar, forger, glutton} { // links break, so peers are mute at times
+				if crime := (&hostile{role: role}).crime(); what[crime] > 0 {
+					t.Errorf("an honest peer is named: %s %q", p, crime)
+				}
 			}
 		}
 	})

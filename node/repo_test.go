@@ -310,7 +310,7 @@ func TestX19(t *testing.T) {
 	halfway.Wait()
 	grown := live() - heap
 	t.Logf("%d bytes a snapshot; %d KiB more live with 100 readers", size, grown>>10)
-	if grown > 100*int64(size) {
+	if grown > 100*(4<<20) { // a connection, and what is read ahead
 		t.Errorf("the heap grew by %d bytes", grown)
 	}
 	close(goOn)

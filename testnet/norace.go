@@ -2,4 +2,5 @@
 
 package testnet
 
-const raceEnabled = false
+// Race: the race detector watches.
+const Race = false

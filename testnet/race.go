@@ -2,4 +2,5 @@
 
 package testnet
 
-const raceEnabled = true
+// Race: the race detector watches.
+const Race = true
