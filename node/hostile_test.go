@@ -1,3 +1,5 @@
+//go:build !race
+
 package node_test
 
 import (
@@ -313,9 +315,6 @@ func (e *ear) Handle(_ context.Context, r slog.Record) error {
 // acknowledged and are equal a minute after it at the latest; who lied is named
 // in their logs, and nobody else is.
 func TestHostileStorm(t *testing.T) {
-	if testnet.Race {
-		t.Skip("more than twenty nodes are too many for the race detector")
-	}
 	honest, lasts, seed := 15, 2*time.Minute, uint64(1)
 	if testing.Short() {
 		honest = 8

@@ -22,7 +22,7 @@ import (
 // processor: the Go runtime has crashed otherwise (golang/go#78156).
 func Bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	if Race {
+	if raceEnabled {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	}
 	synctest.Test(t, f)

@@ -2,5 +2,4 @@
 
 package testnet
 
-// Race: the race detector watches.
-const Race = false
+const raceEnabled = false

@@ -1,3 +1,7 @@
+//go:build !race
+
+// A storm takes minutes under the race detector, which has one processor for it.
+
 package testnet_test
 
 import (
@@ -15,9 +19,6 @@ var full = flag.Bool("full", false, "run storms of 200 nodes and 30 minutes")
 // lost, the net parts and joins again, and everybody writes all the while.
 // What was acknowledged is with everybody soon after the net is whole again.
 func TestChurn(t *testing.T) {
-	if testnet.Race {
-		t.Skip("a storm takes minutes under the race detector")
-	}
 	nodes, lasts, seed := 40, 5*time.Minute, uint64(1)
 	if testing.Short() {
 		nodes, lasts = 10, time.Minute
@@ -48,9 +49,6 @@ func TestChurn(t *testing.T) {
 // entries spread by gossip alone, what a storm scattered stays so. Its partitions
 // are longer than a link waits for an answer, 30 s: shorter ones QUIC bridges.
 func TestChurnNeedsReconciliation(t *testing.T) {
-	if testnet.Race {
-		t.Skip("a storm takes minutes under the race detector")
-	}
 	testnet.Bubble(t, func(t *testing.T) {
 		w := testnet.New(t, 10, lossy, 1)
 		id := w.Space()
