@@ -44,10 +44,10 @@ func TestReadme(t *testing.T) {
 }
 
 // wordsOf splits a command line as a shell does that knows single quotes,
-// comments and a final &.
+// comments, a redirection and a final &.
 func wordsOf(s string) []string {
 	words := wordInReadme.FindAllString(s, -1)
-	if i := slices.IndexFunc(words, func(w string) bool { return w[0] == '#' || w == "&" }); i >= 0 {
+	if i := slices.IndexFunc(words, func(w string) bool { return w[0] == '#' || w == "&" || w == ">" }); i >= 0 {
 		words = words[:i]
 	}
 	for i := range words {
