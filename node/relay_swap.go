@@ -2,10 +2,7 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -19,17 +16,13 @@ import (
 
 // receiptProtocol shows members each other's receipts of a topic: two that do
 // not fit together prove that a relay showed them different things.
-//
-//	holder -> nonce 32
-//	asker  -> topic 32 ‖ Sign(fetch key, "sync/auth", "receipt" ‖ topic ‖ nonce ‖ asker ‖ holder) 64
-//	holder -> u32 length ‖ receipts; length 0: none, or not for you
+// An inquiry that says nothing but the topic; the answer is receipts, one after
+// the other.
 const receiptProtocol protocol.ID = "/kith/receipt/1"
 
 const (
-	receiptRequest  = 32 + 64
-	receiptDeadline = 10 * time.Second
-	maxReceipts     = maxKept * maxSpaceRelays
-	swapGap         = 20 * time.Second // between two questions to one member about one topic
+	maxReceipts = maxKept * maxSpaceRelays
+	swapGap     = 20 * time.Second // between two questions to one member about one topic
 )
 
 // swapKey names an exchange of receipts.
@@ -38,41 +31,13 @@ type swapKey struct {
 	topic envelope.TopicID
 }
 
-func receiptMessage(topic envelope.TopicID, nonce [32]byte, asker, holder peer.ID) [][]byte {
-	return [][]byte{[]byte("receipt"), topic[:], nonce[:], lengthed(asker), lengthed(holder)}
+func receiptInquiry() inquiry {
+	return inquiry{protocol: receiptProtocol, word: "receipt", most: maxReceipts * relay.ReceiptSize, deadline: 10 * time.Second}
 }
 
 // serveReceipts shows what relays signed for a topic.
 func (n *Node) serveReceipts(s network.Stream) {
-	defer s.Close()
-	if err := n.giveReceipts(s); err != nil {
-		s.Reset()
-		n.log.Debug("receipts refused", "peer", s.Conn().RemotePeer(), "err", err)
-	}
-}
-
-func (n *Node) giveReceipts(s network.Stream) error {
-	if err := s.SetDeadline(time.Now().Add(receiptDeadline)); err != nil {
-		return err
-	}
-	var nonce [32]byte
-	rand.Read(nonce[:])
-	if _, err := s.Write(nonce[:]); err != nil {
-		return err
-	}
-	var req [receiptRequest]byte
-	if _, err := io.ReadFull(s, req[:]); err != nil {
-		return err
-	}
-	topic := envelope.TopicID(req[:32])
-	var out []byte
-	if a, e := n.byTopic(topic); a != nil {
-		msg := receiptMessage(topic, nonce, s.Conn().RemotePeer(), n.host.ID())
-		if space.Verify(e.keys.Fetch().Public().(ed25519.PublicKey), space.LabelSyncAuth, req[32:], msg...) {
-			out = n.relayed.receipts(a.sid, topic)
-		}
-	}
-	return writeFrame(s, out)
+	n.serveInquiry(s, receiptInquiry(), func(a *actor, e *epoch, _ []byte) []byte { return n.relayed.receipts(a.sid, e.id) })
 }
 
 // receipts are those kept of a topic, of all its relays.
@@ -124,28 +89,9 @@ func (n *Node) swapReceipts(a *actor, e *epoch, with peer.ID) {
 
 // askReceipts asks one member for the receipts it has of a topic.
 func (n *Node) askReceipts(ctx context.Context, from peer.ID, e *epoch) ([]relay.Receipt, error) {
-	ctx, cancel := context.WithTimeout(ctx, receiptDeadline)
-	defer cancel()
-	s, err := n.host.NewStream(overCircuit(ctx, "receipt"), from, receiptProtocol)
+	raw, err := n.askHolder(ctx, receiptInquiry(), from, e, nil)
 	if err != nil {
-		return nil, fmt.Errorf("receipts: %w", err)
-	}
-	defer s.Close()
-	if err := s.SetDeadline(time.Now().Add(receiptDeadline)); err != nil {
 		return nil, err
-	}
-	var nonce [32]byte
-	if _, err := io.ReadFull(s, nonce[:]); err != nil {
-		return nil, fmt.Errorf("receipts: %w", err)
-	}
-	req := append(make([]byte, 0, receiptRequest), e.id[:]...)
-	req = append(req, space.Sign(e.keys.Fetch(), space.LabelSyncAuth, receiptMessage(e.id, nonce, n.host.ID(), from)...)...)
-	if _, err := s.Write(req); err != nil {
-		return nil, fmt.Errorf("receipts: %w", err)
-	}
-	raw, err := readFrame(s, maxReceipts*relay.ReceiptSize)
-	if err != nil {
-		return nil, fmt.Errorf("receipts: %w", err)
 	}
 	var out []relay.Receipt
 	for len(raw) >= relay.ReceiptSize {

@@ -1,11 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
-	"os"
-	"text/tabwriter"
-
 	"github.com/kithnet/kith/testnet/local"
 )
 
@@ -24,23 +19,8 @@ func (c *benchReconcileCmd) Run(a *app) error {
 	if c.Diff < 0 || c.Entries < 2000 || c.Entries < c.Diff {
 		return usage("--entries 10000 --diff 100", "--entries %d --diff %d: want at least 2000, and the difference", c.Entries, c.Diff)
 	}
-	kith, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this binary: %w", err)
-	}
-	rows, err := local.BenchReconcile(a.ctx, local.ReconcileOptions{
-		Kith: kith, Entries: c.Entries, Diff: c.Diff, Pattern: c.Pattern, First: c.First,
-		Progress: func(s string) { a.say("bench", "%s", s) },
-	})
-	if err != nil {
-		return err
-	}
-	return a.answer(map[string]any{"rows": rows}, func(w io.Writer) {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		for _, r := range rows {
-			fmt.Fprintf(t, "%s\t%.6g\t%s\tn=%d\n", r.Name, r.Value, r.Unit, r.N)
-		}
-		t.Flush()
+	return a.bench(func(kith string, progress func(string)) ([]local.Row, error) {
+		return local.BenchReconcile(a.ctx, local.ReconcileOptions{Kith: kith, Entries: c.Entries, Diff: c.Diff, Pattern: c.Pattern, First: c.First, Progress: progress})
 	})
 }
 

@@ -1,11 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
-	"os"
-	"text/tabwriter"
-
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/testnet/local"
 )
@@ -25,23 +20,8 @@ func (c *benchReplicateCmd) Run(a *app) error {
 		return usage("--entries 10000 --batch 200", "--entries %d --batch %d: want batches of 1 to %d that divide the entries, and a round",
 			c.Entries, c.Batch, space.MaxOps)
 	}
-	kith, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this binary: %w", err)
-	}
-	rows, err := local.BenchReplicate(a.ctx, local.ReplicateOptions{
-		Kith: kith, Entries: c.Entries, Batch: c.Batch, Rounds: c.Rounds,
-		Progress: func(s string) { a.say("bench", "%s", s) },
-	})
-	if err != nil {
-		return err
-	}
-	return a.answer(map[string]any{"rows": rows}, func(w io.Writer) {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		for _, r := range rows {
-			fmt.Fprintf(t, "%s\t%.6g\t%s\tn=%d\n", r.Name, r.Value, r.Unit, r.N)
-		}
-		t.Flush()
+	return a.bench(func(kith string, progress func(string)) ([]local.Row, error) {
+		return local.BenchReplicate(a.ctx, local.ReplicateOptions{Kith: kith, Entries: c.Entries, Batch: c.Batch, Rounds: c.Rounds, Progress: progress})
 	})
 }
 

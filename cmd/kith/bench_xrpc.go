@@ -1,11 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
-	"os"
-	"text/tabwriter"
-
 	"github.com/kithnet/kith/testnet/local"
 )
 
@@ -22,23 +17,8 @@ func (c *benchXRPCCmd) Run(a *app) error {
 	if c.Records < 200 || c.Subscribers < 1 {
 		return usage("--records 50000 --subscribers 1000", "--records %d --subscribers %d: want at least 200 and 1", c.Records, c.Subscribers)
 	}
-	kith, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this binary: %w", err)
-	}
-	rows, err := local.BenchXRPC(a.ctx, local.XRPCOptions{
-		Kith: kith, Records: c.Records, Subscribers: c.Subscribers,
-		Progress: func(s string) { a.say("bench", "%s", s) },
-	})
-	if err != nil {
-		return err
-	}
-	return a.answer(map[string]any{"rows": rows}, func(w io.Writer) {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		for _, r := range rows {
-			fmt.Fprintf(t, "%s\t%.6g\t%s\tn=%d\n", r.Name, r.Value, r.Unit, r.N)
-		}
-		t.Flush()
+	return a.bench(func(kith string, progress func(string)) ([]local.Row, error) {
+		return local.BenchXRPC(a.ctx, local.XRPCOptions{Kith: kith, Records: c.Records, Subscribers: c.Subscribers, Progress: progress})
 	})
 }
 

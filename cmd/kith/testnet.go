@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/kithnet/kith/testnet/local"
@@ -95,23 +94,8 @@ func (c *benchPropagateCmd) Run(a *app) error {
 	if c.Entries < 1 {
 		return usage("--entries 200", "--entries: want at least one")
 	}
-	kith, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this binary: %w", err)
-	}
-	rows, err := local.BenchPropagate(a.ctx, local.BenchOptions{
-		Kith: kith, N: c.Entries, Pace: time.Duration(c.Pace),
-		Progress: func(s string) { a.say("bench", "%s", s) },
-	})
-	if err != nil {
-		return err
-	}
-	return a.answer(map[string]any{"rows": rows}, func(w io.Writer) {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		for _, r := range rows {
-			fmt.Fprintf(t, "%s\t%.6g\t%s\tn=%d\n", r.Name, r.Value, r.Unit, r.N)
-		}
-		t.Flush()
+	return a.bench(func(kith string, progress func(string)) ([]local.Row, error) {
+		return local.BenchPropagate(a.ctx, local.BenchOptions{Kith: kith, N: c.Entries, Pace: time.Duration(c.Pace), Progress: progress})
 	})
 }
 
