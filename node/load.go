@@ -196,10 +196,12 @@ func (a *actor) loadChains() error {
 			if ch == nil {
 				return fmt.Errorf("position of an unknown chain: %w", space.ErrMalformed)
 			}
-			if ch.position, err = a.readPosition(row); err != nil {
+			at, err := a.readPosition(row)
+			if err != nil {
 				return fmt.Errorf("read positions: %w", err)
 			}
 			a.mu.Lock()
+			ch.position = at
 			if r := a.repos[ch.author]; r != nil {
 				r.sure = max(r.sure, ch.attribution)
 			}
