@@ -24,9 +24,8 @@ import (
 // its inbox at a time. Readers take mu and see what is committed; nothing is
 // visible before the store has it.
 type actor struct {
-	id   space.ID
-	sid  [32]byte
-	name string // local petname
+	id  space.ID
+	sid [32]byte
 
 	self    *self // who this node is
 	store   *store.Space
@@ -44,6 +43,7 @@ type actor struct {
 	still sync.RWMutex // keeps what is in memory and in the store the same while both are read
 
 	mu         sync.RWMutex // guards what follows; written by run's goroutine alone
+	name       string       // local petname
 	ctl        *control.State
 	epochs     map[envelope.TopicID]*epoch
 	now        *epoch                     // the newest epoch whose keys are here

@@ -74,7 +74,7 @@ func (n *Node) claimName(id space.ID, name string) (release func(), err error) {
 	for _, r := range n.all() {
 		if r.id == id && r.place() == live {
 			err = fmt.Errorf("%s: %w", id, space.ErrSpaceExists)
-		} else if name != "" && r.name == name {
+		} else if name != "" && r.petname() == name {
 			err = fmt.Errorf("name %q: %w", name, xrpc.ErrPetnameTaken)
 		}
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -253,8 +254,5 @@ func (n *Node) onlyCopies(st identity.State) []string {
 
 // called is a space as its owner knows it.
 func called(a *actor) string {
-	if a.name != "" {
-		return a.name
-	}
-	return a.id.String()
+	return cmp.Or(a.petname(), a.id.String())
 }

@@ -156,7 +156,7 @@ func (n *Node) rejoin(ctx context.Context, keeper peer.AddrInfo, s identity.Acco
 	}
 	name := s.Name
 	for _, r := range n.all() {
-		if r.name == name {
+		if r.petname() == name {
 			name = ""
 		}
 	}

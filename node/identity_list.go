@@ -271,7 +271,7 @@ func (n *Node) shape(st identity.State) [32]byte {
 		ctl := r.control()
 		_, in := ctl.Member(n.self.c)
 		known := len(n.book.of(r.sid)) > 0
-		fmt.Fprintf(h, "%x %q %t %t %t\n", r.sid, r.name, in, ctl.Deleted, known)
+		fmt.Fprintf(h, "%x %q %t %t %t\n", r.sid, r.petname(), in, ctl.Deleted, known)
 	}
 	return [32]byte(h.Sum(nil))
 }
@@ -306,7 +306,7 @@ func (n *Node) compose(st identity.State) identity.Account {
 			continue // by another space, which brings it to each device
 		}
 		out.Spaces = append(out.Spaces, identity.AccountSpace{
-			Space: r.sid, URI: r.id.AT(), Name: r.name, Addrs: n.waysTo(r.actor), HeadSeq: ctl.Head.Seq, Head: ctl.Head.Hash, Gone: !in || ctl.Deleted,
+			Space: r.sid, URI: r.id.AT(), Name: r.petname(), Addrs: n.waysTo(r.actor), HeadSeq: ctl.Head.Seq, Head: ctl.Head.Hash, Gone: !in || ctl.Deleted,
 		})
 	}
 	for _, s := range a.plain.Spaces {

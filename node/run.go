@@ -78,7 +78,7 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 	}
 	srv := &xrpc.Server{
 		Spaces: n, Records: n, Repos: n, Node: n, Devices: n, Backups: n, Snapshots: n, Blobs: n, Events: n,
-		Roster: n, Invites: n, Approvals: n, Keys: n, Keepers: n, Admin: n, Transfers: n, Exits: n, Delegations: n,
+		Roster: n, Invites: n, Approvals: n, Keys: n, Keepers: n, Admin: n, Transfers: n, Exits: n, Petnames: n, Delegations: n,
 		Relay:  n.relayAPI(),
 		Access: n, Tokens: n, Settings: n, Lexicons: lexicons,
 		Owner: n.self.did, Token: token, Origins: n.cfg.Origins, Version: n.cfg.Version, Healthy: n.healthy, Log: n.log,

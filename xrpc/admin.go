@@ -113,6 +113,18 @@ func leaveSpace(c *call) (any, error) {
 	return done{true}, c.s.Exits.Leave(c.ctx(), id)
 }
 
+func setPetname(c *call) (any, error) {
+	id, err := c.spaceID()
+	if err != nil {
+		return nil, err
+	}
+	name, _, err := c.body.text("name")
+	if err != nil {
+		return nil, err
+	}
+	return done{true}, c.s.Petnames.SetPetname(c.ctx(), id, name)
+}
+
 func forgetSpace(c *call) (any, error) {
 	id, err := c.spaceID()
 	if err != nil {

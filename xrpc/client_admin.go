@@ -117,6 +117,11 @@ func (c *Client) Forget(ctx context.Context, id space.ID) error {
 	return c.procedure(ctx, "dev.kith.space.forget", about(id), &done{})
 }
 
+// SetPetname names a space for the node's owner; "" takes its name away.
+func (c *Client) SetPetname(ctx context.Context, id space.ID, name string) error {
+	return c.procedure(ctx, "dev.kith.space.setPetname", about(id, "name", name), &done{})
+}
+
 // Devices lists the owner's devices by id.
 func (c *Client) Devices(ctx context.Context) ([]Device, error) {
 	var out devicesAnswer

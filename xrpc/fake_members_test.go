@@ -19,6 +19,7 @@ var (
 	_ Admin       = (*fake)(nil)
 	_ Transfers   = (*fake)(nil)
 	_ Exits       = (*fake)(nil)
+	_ Petnames    = (*fake)(nil)
 	_ Devices     = (*fake)(nil)
 	_ Backups     = (*fake)(nil)
 )
@@ -305,6 +306,17 @@ func (f *fake) Leave(_ context.Context, id space.ID) error {
 	}
 	s.info.Level = space.LevelNone
 	return nil
+}
+
+func (f *fake) SetPetname(_ context.Context, id space.ID, name string) error {
+	s, err := f.space(id)
+	if err == nil && name == "taken" {
+		err = ErrPetnameTaken
+	}
+	if err == nil {
+		s.info.Name = name
+	}
+	return err
 }
 
 func (f *fake) Forget(_ context.Context, id space.ID) error {

@@ -65,6 +65,7 @@ var asked = map[string][]string{
 	"dev.kith.space.join":             {`{"link":"kith:j#secret"}`, `{"link":"kith:j#secret","waitSeconds":0}`},
 	"dev.kith.space.leave":            {`{"space":"$S"}`},
 	"dev.kith.space.forget":           {`{"space":"$S"}`},
+	"dev.kith.space.setPetname":       {`{"space":"$S","name":"home"}`, `{"space":"$S"}`},
 	"dev.kith.space.rotate":           {`{"space":"$S"}`, `{"space":"$S","relays":["/ip4/192.0.2.1/tcp/1/p2p/x"]}`},
 	"dev.kith.space.status":           {"space=$S"},
 	"dev.kith.space.setLevel":         {`{"space":"$S","did":"did:key:zQ3shother","level":"read"}`},

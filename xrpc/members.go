@@ -16,6 +16,7 @@ func hasKeepers(s *Server) bool     { return s.Keepers != nil }
 func hasAdmin(s *Server) bool       { return s.Admin != nil }
 func hasTransfers(s *Server) bool   { return s.Transfers != nil }
 func hasExits(s *Server) bool       { return s.Exits != nil }
+func hasPetnames(s *Server) bool    { return s.Petnames != nil }
 func hasBackups(s *Server) bool     { return s.Backups != nil }
 func hasTokens(s *Server) bool      { return s.Tokens != nil }
 func hasDevices(s *Server) bool     { return s.Devices != nil }

@@ -172,6 +172,9 @@ var adminEndpoints = func() []endpoint {
 		{"long reason", post, "com.atproto.simplespace.deleteSpace", `{"space":"$S","reason":"` + strings.Repeat("r", 1001) + `"}`, 400, 400, "InvalidRequest", nil},
 		{"unknown space", post, "com.atproto.simplespace.deleteSpace", `{"space":"$Sx"}`, 404, 400, "SpaceNotFound", nil},
 		{"the authority", post, "dev.kith.space.leave", `{"space":"$S"}`, 409, 400, "LastAuthority", nil},
+		{"a name", post, "dev.kith.space.setPetname", `{"space":"$S","name":"home"}`, 200, 200, "", map[string]any{"success": true}},
+		{"a name that is taken", post, "dev.kith.space.setPetname", `{"space":"$S","name":"taken"}`, 409, 400, "NameTaken", nil},
+		{"a name for an unknown space", post, "dev.kith.space.setPetname", `{"space":"$Sx","name":"home"}`, 404, 400, "SpaceNotFound", nil},
 		{"gone from here", post, "dev.kith.space.forget", `{"space":"$S"}`, 200, 200, "", map[string]any{"success": true}},
 		{"unknown space", post, "dev.kith.space.forget", `{"space":"$Sx"}`, 404, 400, "SpaceNotFound", nil},
 		{"not a DID of its own", post, "dev.kith.space.transfer", `{"space":"$S","did":"did:key:zQ3shother"}`, 400, 400, "Unsupported", nil},
@@ -199,7 +202,7 @@ func TestAdminEndpoints(t *testing.T) { runTable(t, adminEndpoints) }
 func TestMethodsThatANodeHasNot(t *testing.T) {
 	s := newServer(newFake(t))
 	s.Roster, s.Delegations, s.Invites, s.Approvals, s.Keys = nil, nil, nil, nil, nil
-	s.Keepers, s.Admin, s.Transfers, s.Exits, s.Devices, s.Backups = nil, nil, nil, nil, nil, nil
+	s.Keepers, s.Admin, s.Transfers, s.Exits, s.Petnames, s.Devices, s.Backups = nil, nil, nil, nil, nil, nil, nil
 	for _, e := range append(append(append([]endpoint{}, memberEndpoints...), inviteEndpoints...), adminEndpoints...) {
 		w := ask(s, e.verb, e.nsid, spelled(HappyView, e.verb, e.in))
 		switch e.nsid {

@@ -115,6 +115,14 @@ type Transfers interface {
 	AcceptTransfer(ctx context.Context, id space.ID) error
 }
 
+// Petnames are the owner's own names for spaces: nobody else learns them but
+// the owner's other devices.
+type Petnames interface {
+	// SetPetname gives a space this name, or with "" none: ErrPetnameTaken if
+	// another space of the node has it.
+	SetPetname(ctx context.Context, id space.ID, name string) error
+}
+
 // Exits are the ways out of a space for oneself.
 type Exits interface {
 	// Leave asks the space to take the owner off its roster, at once or when

@@ -55,6 +55,7 @@ type Server struct {
 	Admin       Admin
 	Transfers   Transfers
 	Exits       Exits
+	Petnames    Petnames
 	Devices     Devices
 	Backups     Backups
 	Snapshots   Snapshots

@@ -11,6 +11,7 @@ import (
 
 type spaceJoinCmd struct {
 	Link string `arg:"" help:"The invite link."`
+	Name string `help:"Petname, for this node only." placeholder:"NAME"`
 	Wait span   `help:"How long to wait for the key, up to 10m. Standard: 30s." default:"30s" placeholder:"DUR"`
 }
 
@@ -40,6 +41,9 @@ func (c *spaceJoinCmd) Run(a *app) error {
 	if wait > mostWait {
 		return usage("--wait 10m; the node goes on asking after that", "--wait: at most %s", "10m")
 	}
+	if err := checkPetname(c.Name); err != nil {
+		return err
+	}
 	api, err := a.client()
 	if err != nil {
 		return err
@@ -59,6 +63,13 @@ func (c *spaceJoinCmd) Run(a *app) error {
 		return err
 	}
 	granted := time.Since(begin)
+	if c.Name != "" {
+		if err := api.SetPetname(a.ctx, j.ID, c.Name); err != nil {
+			a.say("joined", "%s; without the name: %s gives it one", j.ID, a.kith("space name %s NAME", j.ID))
+			return err
+		}
+		j.Name = c.Name
+	}
 	v := joinView{URI: j.ID, Role: j.Level, Epoch: j.Epoch, Name: j.Name, Asked: j.Asked, By: j.By}
 	begin = time.Now()
 	patience := syncWait

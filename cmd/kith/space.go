@@ -32,6 +32,7 @@ type spaceCmd struct {
 	Keeper    spaceKeeperCmd    `cmd:"" help:"Members whose nodes let others in."`
 	Sequencer spaceSequencerCmd `cmd:"" help:"Show or appoint who orders the log."`
 	Transfer  spaceTransferCmd  `cmd:"" help:"Hand a space with a DID of its own to another member."`
+	Name      spaceNameCmd      `cmd:"" help:"Call a space by a petname, on this node."`
 	Leave     spaceLeaveCmd     `cmd:"" help:"Leave a space."`
 	Forget    spaceForgetCmd    `cmd:"" help:"Destroy this node's keys and data of a space."`
 }
@@ -75,10 +76,18 @@ func view(s xrpc.SpaceInfo) spaceView {
 
 func timestamp(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
 
+// checkPetname refuses a name that commands would take for an address.
+func checkPetname(name string) error {
+	if strings.Contains(name, "://") {
+		return usage("choose a name without ://", "name: %q reads like an address", name)
+	}
+	return nil
+}
+
 // Run makes a space; the node refuses policies it does not carry out.
 func (c *spaceCreateCmd) Run(a *app) error {
-	if strings.Contains(c.Name, "://") {
-		return usage("choose a name without ://", "--name: %q reads like an address", c.Name)
+	if err := checkPetname(c.Name); err != nil {
+		return err
 	}
 	patch, err := c.patch()
 	if err != nil {

@@ -56,6 +56,26 @@ func (c *spaceLeaveCmd) Run(a *app) error {
 	return a.end(c.Space, "left", func(api *xrpc.Client, id space.ID) error { return api.Leave(a.ctx, id) })
 }
 
+type spaceNameCmd struct {
+	Space string `arg:"" help:"URI or petname."`
+	Name  string `arg:"" optional:"" help:"The new petname; none: take it away."`
+}
+
+// Run gives a space another petname.
+func (c *spaceNameCmd) Run(a *app) error {
+	if err := checkPetname(c.Name); err != nil {
+		return err
+	}
+	api, id, err := a.open(c.Space)
+	if err != nil {
+		return err
+	}
+	if err := api.SetPetname(a.ctx, id, c.Name); err != nil {
+		return err
+	}
+	return a.answer(map[string]any{"uri": id, "name": c.Name}, func(w io.Writer) { line(w, "named", "%s", called(c.Name, id)) })
+}
+
 type spaceForgetCmd struct {
 	Space string `arg:"" help:"URI or petname."`
 }
