@@ -30,7 +30,7 @@ import (
 // compactEvery is how often a node looks for what it may drop.
 const compactEvery = 24 * time.Hour
 
-// compactor drops what was superseded before a while.
+// compactor drops what was superseded before a while, and ops from before it.
 func (n *Node) compactor(ctx context.Context) {
 	t := time.NewTimer(jitter(compactEvery / 24))
 	defer t.Stop()
@@ -42,8 +42,12 @@ func (n *Node) compactor(ctx context.Context) {
 			t.Reset(jitter(compactEvery))
 		}
 		for _, r := range n.all() {
-			if err := n.compact(ctx, r.actor, time.Now().Add(-n.cfg.CompactAfter)); err != nil && ctx.Err() == nil {
+			before := time.Now().Add(-n.cfg.CompactAfter)
+			if err := n.compact(ctx, r.actor, before); err != nil && ctx.Err() == nil {
 				n.log.Warn("drop what was superseded", "space", fingerprint(r.sid), "err", err)
+			}
+			if err := n.prune(ctx, r.actor, before); err != nil && ctx.Err() == nil {
+				n.log.Warn("drop old ops", "space", fingerprint(r.sid), "err", err)
 			}
 		}
 	}

@@ -39,7 +39,8 @@ type Config struct {
 	// empty: none. Port 0 picks one.
 	Metrics string
 	// CompactAfter is how long ago a value must have been superseded for its
-	// entry to be dropped, where nodes that admit newcomers keep it; 0: never.
+	// entry to be dropped, where nodes that admit newcomers keep it, and how long
+	// the oplogs that the API serves go back; 0: never, and for good.
 	CompactAfter time.Duration
 	// Bootstrap are peers (multiaddr with /p2p) dialled at start and kept.
 	Bootstrap []string

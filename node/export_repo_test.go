@@ -28,3 +28,8 @@ func AskPart(ctx context.Context, asker, holder *Node, id space.ID, name string)
 	_, err = asker.askObject(ctx, holder.host.ID(), e, [32]byte(hash))
 	return err
 }
+
+// Prune drops ops older than a time, as the node does once a day.
+func Prune(n *Node, id space.ID, before time.Time) error {
+	return n.prune(context.Background(), n.anyByID(id), before)
+}

@@ -202,7 +202,11 @@ func (v *repoView) page(after space.TID, idx int, q xrpc.OpsQuery) (xrpc.OpsPage
 	if err != nil {
 		return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", diskError(err))
 	}
-	page := xrpc.OpsPage{Ops: make([]xrpc.RepoOp, len(rows))}
+	gone, err := v.Pruned(v.author)
+	if err != nil {
+		return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", diskError(err))
+	}
+	page := xrpc.OpsPage{Ops: make([]xrpc.RepoOp, len(rows)), Pruned: gone.Before(after, idx)}
 	for i, row := range rows {
 		page.Ops[i] = xrpc.RepoOp{Rev: row.Rev, Idx: row.Idx, Path: row.Path, CID: row.CID, Prev: row.Prev}
 	}

@@ -29,6 +29,14 @@ func serve(t testing.TB, change ...func(*node.Config)) (*node.Node, *xrpc.Client
 	if _, _, err := node.Init(home, nil); err != nil {
 		t.Fatal(err)
 	}
+	n, api, _ := serveHome(t, home, change...)
+	return n, api
+}
+
+// serveHome runs the node of a home with its API, until the test ends or stop is
+// called.
+func serveHome(t testing.TB, home string, change ...func(*node.Config)) (n *node.Node, api *xrpc.Client, stop func()) {
+	t.Helper()
 	cfg := node.Config{Home: home, Listen: loopback, NoMDNS: true, HTTP: "127.0.0.1:0"}
 	for _, f := range change {
 		f(&cfg)
@@ -39,20 +47,21 @@ func serve(t testing.TB, change ...func(*node.Config)) (*node.Node, *xrpc.Client
 	}
 	ready := make(chan node.Ready, 1)
 	done := make(chan error, 1)
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	go func() { done <- n.Run(ctx, func(r node.Ready) { ready <- r }) }()
-	t.Cleanup(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(stop)
 	r := <-ready
 	token, err := os.ReadFile(r.TokenFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n, &xrpc.Client{Base: r.HTTP, Token: strings.TrimSpace(string(token))}
+	return n, &xrpc.Client{Base: r.HTTP, Token: strings.TrimSpace(string(token))}, stop
 }
 
 // repoOf says whose snapshot to verify. Authors of tests have did:keys.

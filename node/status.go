@@ -29,6 +29,7 @@ type stats struct {
 	Corrupt        atomic.Uint64 // and built anew: what was kept did not add up
 	Compacted      atomic.Uint64 // superseded envelopes dropped
 	CompactedBytes atomic.Uint64
+	PrunedOps      atomic.Uint64 // ops of oplogs dropped because they are old
 	Belied         atomic.Uint64 // claims of equal digests that the claimer's own entries deny
 	Dropped        atomic.Uint64 // frames dropped because a space was busy
 	SyncDone       atomic.Uint64
@@ -42,7 +43,7 @@ func (s *stats) snapshot(m *gossip.Mesh) map[string]uint64 {
 	out := map[string]uint64{
 		"entriesRefused": s.Refused.Load(), "chainsDisputed": s.Disputed.Load(), "spacesUnopened": s.Unopened.Load(),
 		"reposRedrawn": s.Redrawn.Load(), "reposMended": s.Mended.Load(), "repoMismatches": s.Mismatched.Load(), "claimsBelied": s.Belied.Load(),
-		"envelopesCompacted": s.Compacted.Load(), "bytesCompacted": s.CompactedBytes.Load(),
+		"envelopesCompacted": s.Compacted.Load(), "bytesCompacted": s.CompactedBytes.Load(), "opsPruned": s.PrunedOps.Load(),
 		"spacesRefolded": s.Refolds.Load(), "spacesCorrupt": s.Corrupt.Load(),
 		"framesDropped": s.Dropped.Load(), "syncSessions": s.SyncDone.Load(), "syncFailures": s.SyncFailed.Load(),
 		"syncBytes": uint64(s.SyncBytes.Load()), "syncPeersBlamed": s.Blamed.Load(), "syncPeersBarren": s.Barren.Load(),

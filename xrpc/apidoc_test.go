@@ -46,8 +46,8 @@ var differs = map[string]struct{ happyview, atproto string }{
 	"com.atproto.space.getRepoState":    {"bytes in base64url; also `state`, `count`; nulls for a repo never written", "bytes as `$bytes`"},
 	"com.atproto.space.getLatestCommit": {"404 RepoNotFound for a repo never written; a commit made for this reader by the author's own node", "400 RepoNotFound; the same"},
 	"com.atproto.space.listRepoOps": {
-		"`cursor` may be a rev, and a page then ends with a whole rev; both spellings of every field",
-		"`cursor` is `rev/idx`; commit only at the head; since and cursor are both kept (the lexicon: the cursor wins; the reference: both)",
+		"`cursor` may be a rev, and a page then ends with a whole rev; both spellings of every field; `pruned` where ops before the first are not kept any more",
+		"`cursor` is `rev/idx`; commit only at the head; since and cursor are both kept (the lexicon: the cursor wins; the reference: both); `pruned`, without an error, where ops before the first are not kept any more (reference: keeps all)",
 	},
 	"com.atproto.space.getRepo":        {"404 RepoNotFound for a repo never written; a CAR of one snapshot", "400 RepoNotFound; the same bytes as the reference's for the same repo and commit"},
 	"com.atproto.space.getBlob":        {"404 BlobNotFound; `repo` may be left out; bytes kept by the node (HappyView: fetched from a public server)", "400 BlobNotFound; only while a live record refers to it"},

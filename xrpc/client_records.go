@@ -285,7 +285,7 @@ func (c *Client) RepoOps(ctx context.Context, id space.ID, author space.DID, q O
 	if err := c.query(ctx, "com.atproto.space.listRepoOps", v, &out); err != nil {
 		return OpsPage{}, err
 	}
-	p := OpsPage{Cursor: out.Cursor}
+	p := OpsPage{Cursor: out.Cursor, Pruned: out.Pruned}
 	for _, o := range out.Ops {
 		op, err := o.op()
 		if err != nil {

@@ -101,6 +101,9 @@ func (d *draft) follow(ctx context.Context) (*commit.Commit, error) {
 		if err != nil {
 			return nil, err
 		}
+		if page.Pruned {
+			return nil, fmt.Errorf("the ops behind %s are not kept any more: %w", f.Rev, errDiverged)
+		}
 		for _, op := range page.Ops {
 			if op.Rev < rev || op.Rev == rev && op.Idx <= idx || op.Rev <= f.Rev {
 				return nil, fmt.Errorf("op %s/%d comes behind %s/%d: %w", op.Rev, op.Idx, rev, idx, errDiverged)

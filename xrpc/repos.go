@@ -117,6 +117,7 @@ type opsTail struct {
 	Cursor string        `json:"cursor,omitempty"`
 	Commit *commitObject `json:"commit,omitempty"`
 	State  *opsState     `json:"state,omitempty"`
+	Pruned bool          `json:"pruned,omitempty"`
 }
 
 // opsState is what the repo is at the head, beside the commit.
@@ -228,7 +229,7 @@ func (c *call) wholeRev(id space.ID, did space.DID, q OpsQuery, p OpsPage) (OpsP
 }
 
 func (c *call) opsAnswer(id space.ID, did space.DID, p OpsPage) (any, error) {
-	tail := opsTail{Cursor: p.Cursor}
+	tail := opsTail{Cursor: p.Cursor, Pruned: p.Pruned}
 	if st := p.State; st != nil && p.Cursor == "" && st.Rev != 0 {
 		tail.Commit = c.d.commit(st.Commit)
 		tail.State = &opsState{st.Rev.String(), st.Count, c.d.bytesOf(st.Hash[:])}

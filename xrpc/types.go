@@ -238,11 +238,13 @@ type RepoOp struct {
 
 // OpsPage is a page of ops: with a Cursor while there may be more (the page is
 // full), with the State at the head, never both. A repo never written has
-// neither.
+// neither. Pruned says that ops behind Since or Cursor are not kept any more:
+// what comes does not lead from there to the head.
 type OpsPage struct {
 	Ops    []RepoOp
 	Cursor string
 	State  *RepoState
+	Pruned bool
 }
 
 // Status is the one status structure: the CLI, the API and the page show it.

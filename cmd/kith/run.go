@@ -20,7 +20,7 @@ type runCmd struct {
 	Announce       []string `help:"Address to tell others instead of those listened on, again for more: of a forwarded port, of a name." placeholder:"MADDR" sep:"none"`
 	HTTP           string   `help:"Address of the API; port 0 draws one. Standard: 127.0.0.1:2580." name:"http" default:"127.0.0.1:2580" placeholder:"ADDR"`
 	Metrics        string   `help:"Address of Prometheus metrics and profiles, on this machine alone; port 0 draws one. Standard: none." placeholder:"ADDR"`
-	CompactAfter   span     `help:"How long after it was superseded a value is dropped, where a keeper has it still; 0s: never." default:"30d" placeholder:"DUR"`
+	CompactAfter   span     `help:"How long after it was superseded a value is dropped, where a keeper has it still, and how long oplogs go back; 0s: never, and for good." default:"30d" placeholder:"DUR"`
 	Bootstrap      []string `help:"Node to connect to at start, again for more." placeholder:"MADDR" sep:"none"`
 	Exempt         []string `help:"Network in which any number of nodes may share an address, again for more; elsewhere eight connections may. Standard: this machine." placeholder:"CIDR" sep:"none"`
 	NoMDNS         bool     `help:"Do not look for nodes on the local network." name:"no-mdns"`

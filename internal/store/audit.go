@@ -349,7 +349,7 @@ func (a *auditor) groups(t table, n int, known map[string]bool) (unknown int, er
 // plainRows opens the rows of which nothing speaks but themselves. Objects can
 // be large: unless the audit is full it opens one in sampleEvery of them.
 func (a *auditor) plainRows() error {
-	for _, t := range []table{tableTip, tableStmt, tableOutbox, tableHeld, tableMeta} {
+	for _, t := range []table{tableTip, tableStmt, tablePruned, tableOutbox, tableHeld, tableMeta} {
 		for _, err := range a.rows(a.s.key(func(b *blinder) []byte { return b.all(t) })) {
 			if err != nil {
 				return err
@@ -378,8 +378,16 @@ func (a *auditor) plainRows() error {
 	return nil
 }
 
-// ops counts the ops that are here without a gap.
+// ops counts the ops that are here without a gap, or were dropped on purpose.
 func (a *auditor) ops(author space.DID) (n uint64, err error) {
+	gone, err := a.s.pruned(a.r, author)
+	if errors.Is(err, errRow) {
+		return 0, nil // counted among the plain rows
+	}
+	if err != nil {
+		return 0, err
+	}
+	n = gone.First
 	p := a.s.key(func(b *blinder) []byte { return b.author(tableOps, author, macSize) })
 	for row, err := range a.rows(p) {
 		if err != nil {

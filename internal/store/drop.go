@@ -60,7 +60,7 @@ func (s *Space) DropContent() error {
 	defer s.recent.mu.Unlock()
 	s.recent.forgetAll()
 	var within []*util.Range
-	for _, t := range []table{tableApplied, tableRecord, tableRepo, tableTip, tableStmt, tableOps} {
+	for _, t := range []table{tableApplied, tableRecord, tableRepo, tableTip, tableStmt, tableOps, tablePruned} {
 		within = append(within, prefix(append(bytes.Clone(s.vault.tag[:]), byte(t))))
 	}
 	return s.store.sweep(new(batch), dropRows, within...)
@@ -77,7 +77,7 @@ func (s *Space) dropAuthor(author space.DID, atOnce int) error {
 	defer s.recent.mu.Unlock()
 	delete(s.recent.repos, author)
 	first := new(batch)
-	for _, t := range []table{tableRepo, tableTip, tableStmt} {
+	for _, t := range []table{tableRepo, tableTip, tableStmt, tablePruned} {
 		first.Delete(s.key(func(b *blinder) []byte { return b.author(t, author, macSize) }))
 	}
 	return s.store.sweep(first, atOnce,

@@ -44,7 +44,7 @@ func without(rows map[string]string, prefixes ...[]byte) map[string]string {
 }
 
 func authorPrefixes(sp *Space, did space.DID) (all [][]byte) {
-	for _, t := range []table{tableRepo, tableTip, tableStmt, tableOps} {
+	for _, t := range []table{tableRepo, tableTip, tableStmt, tableOps, tablePruned} {
 		all = append(all, sp.key(func(b *blinder) []byte { return b.author(t, did, macSize) }))
 	}
 	return append(all, sp.key(func(b *blinder) []byte { return b.author(tableRecord, did, groupSize) }))

@@ -22,7 +22,8 @@ import (
 //	1  the first
 //	2  logs that end before their files do; what is held, and objects
 //	3  envelopes that are dropped while their ids stay
-const FormatVersion = 3
+//	4  oplogs that begin behind their first op
+const FormatVersion = 4
 
 const (
 	formatFile = "FORMAT"

@@ -201,14 +201,20 @@ func TestThinnedRowsAreTold(t *testing.T) {
 	}
 }
 
-// TestOldFormat: a store of the format before opens as it was, is raised, and
-// can drop what it holds.
+// TestOldFormat: stores of the formats before open as they were, are raised,
+// and can drop what they hold.
 func TestOldFormat(t *testing.T) {
 	if *writeFixture {
 		keepStore(t)
 	}
-	dir := unpackStore(t, "2")
-	if b := must[[]byte](t)(os.ReadFile(filepath.Join(dir, formatFile))); !strings.HasPrefix(string(b), "kith store 2\n") {
+	for _, version := range []string{"2", "3"} {
+		t.Run(version, func(t *testing.T) { opensOld(t, version) })
+	}
+}
+
+func opensOld(t *testing.T, version string) {
+	dir := unpackStore(t, version)
+	if b := must[[]byte](t)(os.ReadFile(filepath.Join(dir, formatFile))); !strings.HasPrefix(string(b), "kith store "+version+"\n") {
 		t.Fatalf("the kept store is of %q", b)
 	}
 	s := openDisk(t, dir, Options{})
@@ -229,6 +235,9 @@ func TestOldFormat(t *testing.T) {
 	}
 	l.thin(t, sp, []uint64{2, 3, 9})
 	l.check(t, sp)
+	if n := must[int](t)(sp.PruneOps(testAuthor, 1<<62, 0)); n != 0 {
+		t.Errorf("%d of 60 ops went", n)
+	}
 	b := must[[]byte](t)(os.ReadFile(filepath.Join(dir, formatFile)))
 	equal(t, "format", strings.HasPrefix(string(b), fmt.Sprintf("kith store %d\n", FormatVersion)), true)
 }

@@ -32,6 +32,7 @@ import (
 //	tip        mac(author)                ops in the repo's row and beyond it; rev, count, mark
 //	statement  mac(author)                the author's last
 //	ops        mac(author) number         a page of ops
+//	pruned     mac(author)                number of the first op kept; rev and place of the last dropped
 //	control    seq                        entry
 //	outbox     seq                        frame
 //	held       seq                        body
@@ -54,6 +55,7 @@ const (
 	tableTip     table = 'q'
 	tableStmt    table = 's'
 	tableOps     table = 'o'
+	tablePruned  table = 'l'
 	tableControl table = 'k'
 	tableOutbox  table = 'x'
 	tableHeld    table = 'h'

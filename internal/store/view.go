@@ -136,8 +136,13 @@ func (v *View) OpsAfter(author space.DID, rev space.TID, idx int, count uint64, 
 	defer done()
 	p := v.space.key(func(b *blinder) []byte { return b.author(tableOps, author, macSize) })
 	after := func(o OpRow) bool { return o.Rev > rev || o.Rev == rev && o.Idx > idx }
+	gone, err := v.space.pruned(r, author)
+	if err != nil {
+		return nil, err
+	}
 	var failed error
-	from := sort.Search(int(count), func(n int) bool {
+	from := int(gone.First) + sort.Search(int(count-min(count, gone.First)), func(n int) bool {
+		n += int(gone.First)
 		for page, err := range v.pages(r, author, p, uint64(n)) {
 			failed = errors.Join(failed, err)
 			return err != nil || after(page.Rows[min(max(0, n-int(page.First)), len(page.Rows)-1)])
@@ -161,6 +166,16 @@ func (v *View) OpsAfter(author space.DID, rev space.TID, idx int, count uint64, 
 		}
 	}
 	return ops, nil
+}
+
+// Pruned is what was dropped of an author's oplog.
+func (v *View) Pruned(author space.DID) (Pruned, error) {
+	r, done, err := v.pin()
+	if err != nil {
+		return Pruned{}, err
+	}
+	defer done()
+	return v.space.pruned(r, author)
 }
 
 // pages are the pages of an oplog whose rows have prefix p, from the one that

@@ -1,12 +1,16 @@
 package conformance
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
+	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/car"
 	"github.com/kithnet/kith/sync/lthash"
 )
 
@@ -126,8 +130,41 @@ func (s *suite) historyOf(d dialect) {
 	s.same("listRepoOps: since", opsOf(s.get(s.cfg.Owner, listRepoOps, "space", uri, "since", mid)), []string{"-b", "*a"})
 	future := s.get(s.cfg.Owner, listRepoOps, "space", uri, "since", "jzzzzzzzzzzzz")
 	s.hold("listRepoOps: since the future", future.status == 200 && len(future.list("ops")) == 0 && future.at("commit") != nil, future)
+	s.oldest(uri, all)
 	s.cursors(d, uri, opsOf(all))
 	s.states(d, uri, all)
+}
+
+// oldest asks for ops from before there were any: whatever a node has dropped,
+// that is no error, and ops that do not lead to the commit say so.
+func (s *suite) oldest(uri string, all reply) {
+	first := s.get(s.cfg.Owner, listRepoOps, "space", uri, "since", "2222222222223")
+	s.hold("listRepoOps: since before the first is no error", first.status == 200 && first.at("commit") != nil, first)
+	var sum lthash.State
+	for _, op := range all.list("ops") {
+		element := walkText(op, "collection") + "/" + walkText(op, "rkey") + "/"
+		if prev := walkText(op, "prev"); prev != "" {
+			sum.Remove([]byte(element + prev))
+		}
+		if cid := walkText(op, "cid"); cid != "" {
+			sum.Add([]byte(element + cid))
+		}
+	}
+	digest := sum.Sum()
+	whole := slices.Equal(bytesAt(all, "commit.hash"), digest[:])
+	s.hold("listRepoOps: the ops lead to the commit, or say that some are gone", whole != (all.at("pruned") == true), all)
+	s.same("listRepoOps: nothing is gone of a repo this young", all.at("pruned"), nil)
+	body := s.get(s.cfg.Owner, "com.atproto.space.getRepo", "space", uri, "repo", string(s.owner))
+	id, err := space.ParseID(uri)
+	if err != nil {
+		s.stop("%v", err)
+	}
+	d, err := car.NewReader(bytes.NewReader(body.raw), car.Repo{Space: id, Author: s.owner})
+	for err == nil {
+		_, _, err = d.Next()
+	}
+	s.hold("getRepo: hangs together", err == io.EOF, err)
+	s.hold("getRepo: is the repo that the ops make", err == io.EOF && d.State.Sum() == digest, "another one")
 }
 
 // opsOf are ops in short: +created, *updated, -deleted.

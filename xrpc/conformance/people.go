@@ -106,17 +106,30 @@ func (s *suite) invites() {
 	}
 	s.refused("createInvite: to no space", s.post(s.cfg.Owner, create, body{"space": uri + "x"}), 404, "SpaceNotFound")
 	all := s.get(s.cfg.Owner, list, "space", uri)
-	s.hold("listInvites: the newest first", all.status == 200 && all.at("invites.0.id") == bound.at("inviteId") && all.at("invites.1.id") == plain.at("inviteId"), all)
+	newest, older := inviteOf(all, bound.text("inviteId")), inviteOf(all, plain.text("inviteId"))
+	together := walkText(newest, "createdAt") == walkText(older, "createdAt") // made within a millisecond
+	s.hold("listInvites: the newest first", len(all.list("invites")) == 2 && newest != nil && older != nil &&
+		(together || all.at("invites.0.id") == bound.at("inviteId")), all)
 	s.hold("listInvites: no token in it", !strings.Contains(string(all.raw), plain.text("token")), "a token")
 	s.shaped("listInvites: shape", list, all)
 	id := plain.text("inviteId")
 	s.refused("revokeInvite: of another space", s.post(s.cfg.Owner, revoke, body{"space": other, "inviteId": id}), 404, "InviteNotFound")
 	s.answers("revokeInvite: status", s.post(s.cfg.Owner, revoke, body{"space": uri, "inviteId": id}), 200)
 	s.answers("revokeInvite: again", s.post(s.cfg.Owner, revoke, body{"space": uri, "inviteId": id}), 200)
-	s.same("revokeInvite: it shows", s.get(s.cfg.Owner, list, "space", uri).at("invites.1.revoked"), true)
+	s.same("revokeInvite: it shows", walk(inviteOf(s.get(s.cfg.Owner, list, "space", uri), id), "revoked"), true)
 	joined := s.post(s.cfg.Owner, accept, body{"token": bound.text("token"), "waitSeconds": 5})
 	s.refused("acceptInvite: by who is in already", joined, 409, "MemberAlreadyExists")
 	s.hold("acceptInvite: needs a token", s.post(s.cfg.Owner, accept, body{}).status == 422, "none")
+}
+
+// inviteOf is the row of one invite; nil: there is none.
+func inviteOf(r reply, id string) any {
+	for _, row := range r.list("invites") {
+		if walkText(row, "id") == id {
+			return row
+		}
+	}
+	return nil
 }
 
 func (s *suite) config() {
