@@ -210,8 +210,23 @@ func (n *Node) Connect(ctx context.Context, addr string) (xrpc.Peer, error) {
 	if err != nil {
 		return xrpc.Peer{}, fmt.Errorf("%w: %w", space.ErrMalformed, err)
 	}
+	n.redial.rest(info.ID, 0)
 	if err := n.redial.try(network.WithForceDirectDial(ctx, "asked for"), info); err != nil {
 		return xrpc.Peer{}, fmt.Errorf("%w: %w", space.ErrUnavailable, err)
 	}
 	return n.peer(info.ID), nil
+}
+
+// letBe is how long a peer that the owner disconnected is not dialled to keep
+// spaces connected. It may dial itself.
+const letBe = 10 * time.Minute
+
+// Disconnect closes the connections to a peer.
+func (n *Node) Disconnect(_ context.Context, peerID string) error {
+	id, err := peer.Decode(peerID)
+	if err != nil || n.host.Network().Connectedness(id) == network.NotConnected {
+		return fmt.Errorf("disconnect %.64q: %w", peerID, xrpc.ErrPeerNotFound)
+	}
+	n.redial.rest(id, letBe)
+	return n.host.Network().ClosePeer(id)
 }

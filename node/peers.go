@@ -133,6 +133,9 @@ type redialer struct {
 	log     *slog.Logger
 	wake    chan struct{}
 
+	mu    sync.Mutex            // guards rests
+	rests map[peer.ID]time.Time // peers not to be dialled until then
+
 	// Owned by run.
 	backoff map[peer.ID]*dialBackoff
 	probed  map[[32]byte]time.Time // when a space with links enough got one more
@@ -155,7 +158,7 @@ const (
 func newRedialer(h host.Host, book *peerBook, always []peer.AddrInfo, spaces func() [][32]byte, log *slog.Logger) *redialer {
 	return &redialer{
 		h: h, book: book, spaces: spaces, always: always, log: log,
-		wake: make(chan struct{}, 1), backoff: map[peer.ID]*dialBackoff{}, probed: map[[32]byte]time.Time{},
+		wake: make(chan struct{}, 1), rests: map[peer.ID]time.Time{}, backoff: map[peer.ID]*dialBackoff{}, probed: map[[32]byte]time.Time{},
 	}
 }
 
@@ -215,6 +218,26 @@ func (r *redialer) round(ctx context.Context) {
 	}
 }
 
+// rest lets a peer be for a while; 0 ends that.
+func (r *redialer) rest(p peer.ID, d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for old, until := range r.rests {
+		if old == p || !time.Now().Before(until) {
+			delete(r.rests, old)
+		}
+	}
+	if d > 0 {
+		r.rests[p] = time.Now().Add(d)
+	}
+}
+
+func (r *redialer) resting(p peer.ID, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return now.Before(r.rests[p])
+}
+
 // missing are the peers to dial now: bootstrap peers that are not connected,
 // and for every space some of its known peers.
 func (r *redialer) missing(now time.Time) []peer.AddrInfo {
@@ -222,7 +245,7 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 	seen := map[peer.ID]bool{}
 	due := func(p peer.AddrInfo) bool {
 		b := r.backoff[p.ID]
-		return b == nil || !now.Before(b.next)
+		return (b == nil || !now.Before(b.next)) && !r.resting(p.ID, now)
 	}
 	add := func(p peer.AddrInfo) {
 		if !seen[p.ID] && due(p) {

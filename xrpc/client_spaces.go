@@ -144,6 +144,11 @@ func (c *Client) Connect(ctx context.Context, addr string) (Peer, error) {
 	return p, c.procedure(ctx, "dev.kith.node.connect", map[string]string{"addr": addr}, &p)
 }
 
+// Disconnect closes the connections to a peer.
+func (c *Client) Disconnect(ctx context.Context, peerID string) error {
+	return c.procedure(ctx, "dev.kith.node.disconnect", map[string]string{"peerId": peerID}, &done{})
+}
+
 // limitValue sets a page size if there is one.
 func limitValue(v url.Values, limit int) {
 	if limit > 0 {

@@ -18,6 +18,8 @@ var (
 	ErrCursor = errors.New("cursor was not issued by this node")
 	// ErrStillWaiting: a join was asked for but no keeper has answered yet.
 	ErrStillWaiting = errors.New("still waiting")
+	// ErrPeerNotFound: this node is not connected to that peer.
+	ErrPeerNotFound = errors.New("peer not found")
 	// ErrDeviceNotFound: no device of the owner's has this id.
 	ErrDeviceNotFound = errors.New("device not found")
 	// ErrLastDevice: the device that would be left alone, or is revoking itself.
@@ -163,6 +165,7 @@ var rows = []row{
 	{ErrFutureCursor, "FutureCursor", [dialects]int{400, 400}, "this node has not got as far as this cursor: read the repos, then subscribe without one", false},
 	{errUpgrade, "UpgradeRequired", [dialects]int{426, 426}, "", false},
 	{ErrStillWaiting, "StillWaiting", [dialects]int{503, 503}, "", false},
+	{ErrPeerNotFound, "PeerNotFound", [dialects]int{404, 400}, "This node is not connected to that peer", false},
 	{ErrDeviceNotFound, "DeviceNotFound", [dialects]int{404, 400}, "Device not found", false},
 	{ErrTokenNotFound, "TokenNotFound", [dialects]int{404, 400}, "Token not found", false},
 	{ErrSettingNotFound, "SettingNotFound", [dialects]int{404, 404}, "", false},

@@ -48,6 +48,7 @@ var sentinels = map[string]error{
 	"space.ErrDelegationCycle": space.ErrDelegationCycle,
 	"space.ErrDelegationDepth": space.ErrDelegationDepth,
 	"space.ErrStaleDescriptor": space.ErrStaleDescriptor,
+	"xrpc.ErrPeerNotFound":     ErrPeerNotFound,
 	"xrpc.ErrDeviceNotFound":   ErrDeviceNotFound,
 	"xrpc.ErrSettingNotFound":  ErrSettingNotFound,
 	"xrpc.ErrTokenNotFound":    ErrTokenNotFound,

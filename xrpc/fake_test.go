@@ -446,6 +446,17 @@ func (f *fake) Connect(_ context.Context, addr string) (Peer, error) {
 	return p, nil
 }
 
+func (f *fake) Disconnect(_ context.Context, peerID string) error {
+	if err := f.gate(); err != nil {
+		return err
+	}
+	if peerID != "12D3peer" {
+		return fmt.Errorf("disconnect %s: %w", peerID, ErrPeerNotFound)
+	}
+	f.peers = nil
+	return nil
+}
+
 // put writes a record as an author, for tests that only need it there.
 func (f *fake) put(author space.DID, path, json string) RecordRef {
 	f.t.Helper()

@@ -83,6 +83,7 @@ var asked = map[string][]string{
 	"dev.kith.node.status":            {""},
 	"dev.kith.node.peers":             {""},
 	"dev.kith.node.connect":           {`{"addr":"/ip4/127.0.0.1/tcp/1/p2p/12D3peer"}`},
+	"dev.kith.node.disconnect":        {`{"peerId":"12D3peer"}`},
 	"dev.kith.node.backup":            {`{"file":"/tmp/x"}`},
 	"dev.kith.server.getSession":      {""},
 	"dev.kith.server.createTicket":    {`{"space":"$S","method":"dev.kith.space.subscribe"}`},

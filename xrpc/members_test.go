@@ -398,6 +398,7 @@ func TestClientOfMembers(t *testing.T) {
 		"request":       {second(c.Approve(ctx, home, "cc01")), space.ErrRequestNotFound},
 		"sequencer":     {second(c.AppointSequencer(ctx, home, other)), space.ErrForbidden},
 		"transfer":      {second(c.Transfer(ctx, home, other)), space.ErrUnsupported},
+		"peer":          {c.Disconnect(ctx, "12D3nobody"), ErrPeerNotFound},
 		"device":        {second(c.RevokeDevice(ctx, "ff")), ErrDeviceNotFound},
 		"this device":   {second(c.RevokeDevice(ctx, "bb01")), ErrLastDevice},
 		"unknown space": {c.Forget(ctx, child), space.ErrSpaceNotFound},

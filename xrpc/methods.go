@@ -104,11 +104,12 @@ var methods = map[string]method{
 	"dev.kith.device.approve": {verb: post, who: forOwner, handle: approveDevice, needs: hasDevices},
 	"dev.kith.device.revoke":  {verb: post, who: forOwner, handle: revokeDevice, needs: hasDevices},
 
-	"dev.kith.node.status":  {verb: get, who: forNode, handle: showStatus},
-	"dev.kith.node.peers":   {verb: get, who: forNode, handle: listPeers},
-	"dev.kith.node.connect": {verb: post, who: forNode, handle: connectPeer},
-	"dev.kith.node.events":  {verb: get, who: forNode, socket: true},
-	"dev.kith.node.backup":  {verb: post, who: forOwner, handle: backUp, needs: hasBackups},
+	"dev.kith.node.status":     {verb: get, who: forNode, handle: showStatus},
+	"dev.kith.node.peers":      {verb: get, who: forNode, handle: listPeers},
+	"dev.kith.node.connect":    {verb: post, who: forNode, handle: connectPeer},
+	"dev.kith.node.disconnect": {verb: post, who: forNode, handle: disconnectPeer},
+	"dev.kith.node.events":     {verb: get, who: forNode, socket: true},
+	"dev.kith.node.backup":     {verb: post, who: forOwner, handle: backUp, needs: hasBackups},
 
 	"dev.kith.server.createSession": {verb: post},
 	"dev.kith.server.deleteSession": {verb: post},

@@ -45,6 +45,7 @@ type Server struct {
 	Records Records
 	Repos   Repos
 	Node    Node
+	Links   Links
 
 	Roster      Roster
 	Delegations Delegations

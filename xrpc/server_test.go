@@ -20,7 +20,7 @@ var both = map[string]Dialect{"happyview": HappyView, "atproto": ATProto}
 
 func newServer(f *fake) *Server {
 	return &Server{
-		Spaces: f, Records: f, Repos: f, Node: f,
+		Spaces: f, Records: f, Repos: f, Node: f, Links: f,
 		Roster: f, Delegations: f, Invites: f, Approvals: f, Keys: f, Keepers: f, Admin: f, Transfers: f, Exits: f, Petnames: f, Devices: f, Backups: f,
 		Access: f, Tokens: f, Settings: f, Snapshots: f, Blobs: f, Events: f,
 		Owner: owner, Token: apiToken, Version: "v0",
@@ -254,6 +254,8 @@ var spaceEndpoints = []endpoint{
 	{"none", get, "dev.kith.node.peers", "", 200, 200, "", map[string]any{"peers": "*"}},
 	{"dialled", post, "dev.kith.node.connect", `{"addr":"/ip4/127.0.0.1/tcp/1/p2p/12D3peer"}`, 200, 200, "", map[string]any{"peerId": "12D3peer", "direct": true}},
 	{"bad", post, "dev.kith.node.connect", `{"addr":"nowhere"}`, 400, 400, "InvalidRequest", nil},
+	{"closed", post, "dev.kith.node.disconnect", `{"peerId":"12D3peer"}`, 200, 200, "", map[string]any{"success": true}},
+	{"a stranger", post, "dev.kith.node.disconnect", `{"peerId":"12D3nobody"}`, 404, 400, "PeerNotFound", nil},
 	{"ok", get, "_health", "", 200, 200, "", map[string]any{"version": "v0"}},
 }
 

@@ -59,7 +59,7 @@ type peersAnswer struct {
 }
 
 func listPeers(c *call) (any, error) {
-	peers, err := c.s.Node.Peers(c.ctx())
+	peers, err := c.s.Links.Peers(c.ctx())
 	return peersAnswer{orEmpty(peers)}, err
 }
 
@@ -68,5 +68,13 @@ func connectPeer(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.s.Node.Connect(c.ctx(), addr)
+	return c.s.Links.Connect(c.ctx(), addr)
+}
+
+func disconnectPeer(c *call) (any, error) {
+	id, err := c.required("peerId")
+	if err != nil {
+		return nil, err
+	}
+	return done{true}, c.s.Links.Disconnect(c.ctx(), id)
 }

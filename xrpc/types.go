@@ -50,9 +50,17 @@ type Repos interface {
 // Node is the node itself.
 type Node interface {
 	Status(ctx context.Context) (Status, error)
+}
+
+// Links are the node's connections to others.
+type Links interface {
 	Peers(ctx context.Context) ([]Peer, error)
 	// Connect dials a multiaddr that ends in /p2p/ID.
 	Connect(ctx context.Context, addr string) (Peer, error)
+	// Disconnect closes the connections to a peer, and leaves it to the peer or
+	// to Connect to make new ones for some minutes: ErrPeerNotFound if there
+	// are none.
+	Disconnect(ctx context.Context, peerID string) error
 }
 
 // NewSpace is what CreateSpace needs to know.

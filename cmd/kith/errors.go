@@ -59,6 +59,7 @@ var meanings = []meaning{
 	{space.ErrMemberNotFound, exitNotFound, "MemberNotFound", func(a *app) string { return a.kith("space members %s", a.spaceName()) }},
 	{space.ErrInviteNotFound, exitNotFound, "InviteNotFound", func(a *app) string { return a.kith("space invites %s", a.spaceName()) }},
 	{space.ErrRequestNotFound, exitNotFound, "RequestNotFound", func(a *app) string { return a.kith("space approve %s", a.spaceName()) + " lists who waits" }},
+	{xrpc.ErrPeerNotFound, exitNotFound, "PeerNotFound", func(a *app) string { return a.kith("peer list") }},
 	{xrpc.ErrDeviceNotFound, exitNotFound, "DeviceNotFound", func(a *app) string { return a.kith("device list") }},
 	{xrpc.ErrTokenNotFound, exitNotFound, "TokenNotFound", func(a *app) string { return a.kith("token list") }},
 	{space.ErrUnknownDID, exitNotFound, "UnknownDid", func(a *app) string {

@@ -168,8 +168,9 @@ func short(hash string) string {
 }
 
 type peerCmd struct {
-	List    peerListCmd    `cmd:"" help:"List the connected nodes."`
-	Connect peerConnectCmd `cmd:"" help:"Connect to a node."`
+	List       peerListCmd       `cmd:"" help:"List the connected nodes."`
+	Connect    peerConnectCmd    `cmd:"" help:"Connect to a node."`
+	Disconnect peerDisconnectCmd `cmd:"" help:"Close the connections to a node, and let it be for some minutes."`
 }
 
 type peerListCmd struct{}
@@ -212,4 +213,20 @@ func (c *peerConnectCmd) Run(a *app) error {
 		return err
 	}
 	return a.answer(p, func(w io.Writer) { line(w, "connected", "%s  %s", p.PeerID, way(p)) })
+}
+
+type peerDisconnectCmd struct {
+	ID string `arg:"" help:"Its peer id, as peer list shows it."`
+}
+
+// Run closes the connections to a peer.
+func (c *peerDisconnectCmd) Run(a *app) error {
+	api, err := a.client()
+	if err != nil {
+		return err
+	}
+	if err := api.Disconnect(a.ctx, c.ID); err != nil {
+		return err
+	}
+	return a.answer(map[string]any{"peerId": c.ID, "connected": false}, func(w io.Writer) { line(w, "closed", "%s", c.ID) })
 }
