@@ -16,7 +16,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
-	"github.com/multiformats/go-multiaddr"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/identity"
@@ -104,7 +103,7 @@ func (m Machine) host() (host.Host, crypto.PrivKey, error) {
 			return nil, nil, err
 		}
 	}
-	h, err := newHost(key, listen, func(a []multiaddr.Multiaddr) []multiaddr.Multiaddr { return a }, "kith", nil, m.Host)
+	h, err := newHost(key, listen, newReach(nil, nil, slog.New(slog.DiscardHandler)), "kith", nil, m.Host)
 	return h, key, err
 }
 

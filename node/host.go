@@ -26,11 +26,11 @@ import (
 )
 
 // newHost makes the libp2p host: QUIC, TCP and WebSocket, Noise or TLS. It
-// tells the addresses that told makes of those it listens on, reaches others
+// tells the addresses that at makes of those it listens on, reaches others
 // through their relays and then, where NATs let it, directly, and lets peers
 // find out how reachable they are. On a simulated network, which extra brings,
 // nobody finds out anything.
-func newHost(key crypto.PrivKey, listen []string, told func([]multiaddr.Multiaddr) []multiaddr.Multiaddr, agent string, exempt []netip.Prefix, extra []libp2p.Option) (host.Host, error) {
+func newHost(key crypto.PrivKey, listen []string, at *reach, agent string, exempt []netip.Prefix, extra []libp2p.Option) (host.Host, error) {
 	cm, err := connmgr.NewConnManager(96, 192, connmgr.WithGracePeriod(time.Minute))
 	if err != nil {
 		return nil, fmt.Errorf("connection manager: %w", err)
@@ -43,9 +43,9 @@ func newHost(key crypto.PrivKey, listen []string, told func([]multiaddr.Multiadd
 		libp2p.Identity(key), limits,
 		libp2p.ListenAddrStrings(listen...),
 		libp2p.ConnectionManager(cm),
-		libp2p.AddrsFactory(told),
+		libp2p.AddrsFactory(at.addrs),
 		libp2p.EnableRelay(),
-		libp2p.EnableHolePunching(),
+		at.punch.option(),
 		libp2p.UserAgent(agent),
 	}
 	if len(extra) == 0 {

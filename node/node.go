@@ -148,7 +148,7 @@ func New(cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.outside = newReach(n.relays.all, parseAddrs(cfg.Announce), n.log)
-	if n.host, err = newHost(n.self.peer, listen, n.outside.addrs, "kith/"+cfg.Version, cfg.Exempt, n.meter.measuring(cfg.Host)); err != nil {
+	if n.host, err = newHost(n.self.peer, listen, n.outside, "kith/"+cfg.Version, cfg.Exempt, n.meter.measuring(cfg.Host)); err != nil {
 		return nil, err
 	}
 	n.host = netid.Of(n.host, cfg.Network)
@@ -205,6 +205,7 @@ func (n *Node) serve() {
 	}
 	n.wg.Go(func() { n.redial.run(n.ctx) })
 	n.wg.Go(func() { n.outside.run(n.ctx, n.host) })
+	n.wg.Go(func() { n.outside.punch.run(n.ctx, n.host) })
 	n.wg.Go(func() { n.relayed.run(n.ctx) })
 	n.wg.Go(func() { n.heartbeat(n.ctx) })
 	n.wg.Go(func() { n.tendBlobs(n.ctx) })

@@ -42,6 +42,7 @@ type reach struct {
 	announce []multiaddr.Multiaddr  // told in place of the addresses listened on; none: those
 	log      *slog.Logger
 	wake     chan struct{}
+	punch    *puncher
 
 	mu    sync.Mutex // guards what follows
 	state Reachability
@@ -57,7 +58,7 @@ type slot struct {
 func newReach(relays func() []peer.AddrInfo, announce []multiaddr.Multiaddr, log *slog.Logger) *reach {
 	return &reach{
 		relays: relays, announce: announce, log: log, wake: make(chan struct{}, 1), state: ReachUnknown,
-		slots: map[peer.ID]slot{},
+		punch: &puncher{log: log, tries: map[peer.ID]*dialBackoff{}}, slots: map[peer.ID]slot{},
 	}
 }
 

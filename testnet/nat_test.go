@@ -37,7 +37,8 @@ func wayTo(t *testing.T, a, b *testnet.Node) string {
 // TestMeetBehindNAT lets two nodes, each behind a NAT, meet through a relay:
 // the newcomer's join and the first records go through the circuit, then a
 // hole punch makes the connection direct. Behind walls that let nothing
-// through, the circuit stays.
+// through, the circuit stays; when they fall, the two find each other without
+// being started again.
 func TestMeetBehindNAT(t *testing.T) {
 	for _, strict := range []bool{false, true} {
 		t.Run(map[bool]string{false: "filtering", true: "walled"}[strict], func(t *testing.T) {
@@ -69,6 +70,14 @@ func TestMeetBehindNAT(t *testing.T) {
 					t.Errorf("the two are connected by %q, want %q", got, want)
 				}
 				t.Logf("simulated links, NATs %s: joined and synced through the circuit, then %s", t.Name(), wayTo(t, a, b))
+				if !strict {
+					return
+				}
+				w.Unwall(a, b)
+				time.Sleep(2 * time.Minute)
+				if got := wayTo(t, a, b); got != "direct" {
+					t.Errorf("two minutes after the wall fell they are connected by %q, want direct", got)
+				}
 			})
 		})
 	}
