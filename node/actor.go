@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,7 @@ import (
 )
 
 // actor owns one space: its goroutine alone changes the space, one message of
-// its inbox at a time. Readers take mu and see what is committed; nothing is
+// its inbox at a time, and lives only while there are some. Readers take mu and see what is committed; nothing is
 // visible before the store has it.
 type actor struct {
 	id  space.ID
@@ -32,9 +31,10 @@ type actor struct {
 	out     outlet
 	stats   *stats
 	log     *slog.Logger
-	inbox   chan message
-	ended   chan struct{}
+	inbox   inbox
+	ended   chan struct{} // closed when the space ends
 	wants   chan struct{} // wakes who tends the space, see Node.tend
+	tended  atomic.Bool   // somebody does
 	differs atomic.Bool   // a peer's digest differs with nothing left to exchange: fold again
 	refused atomic.Uint64 // entries and chains that members' rules refuse
 
@@ -79,7 +79,6 @@ type actor struct {
 	outbox    outbox
 	recut     []space.DID // authors whose records are to be drawn again
 	pairs     map[pairKey]seal.Pair
-	timer     *time.Timer
 	pushed    []message // taken from the inbox and to be handled next
 	missed    []peer.ID // whose entries could not be kept since the disk failed
 }
@@ -149,74 +148,6 @@ type repo struct {
 	sorted sortedIndex
 }
 
-// message is what an actor's inbox carries; each kind is handled to its end
-// before the next is looked at.
-type message interface{ handle(*actor) }
-
-// inboxSize bounds what waits for one space. Senders that may not block
-// (gossip) drop instead.
-const inboxSize = 1024
-
-// run handles messages until ctx is done, then says what is still owed.
-func (a *actor) run(ctx context.Context) {
-	defer close(a.ended)
-	a.timer = time.NewTimer(time.Hour)
-	defer a.timer.Stop()
-	a.resume()
-	for {
-		a.arm()
-		if len(a.pushed) > 0 && ctx.Err() == nil {
-			a.next()
-			continue
-		}
-		select {
-		case m := <-a.inbox:
-			a.heal()
-			m.handle(a)
-		case <-a.timer.C:
-			a.tick(time.Now())
-		case <-ctx.Done():
-			a.tick(a.stmtDue) // a statement that is owed leaves with us
-			if a.writer != nil {
-				a.writer.Close()
-			}
-			return
-		}
-	}
-}
-
-// next handles what was taken from the inbox before its turn. A timer that is
-// due does not wait for what comes in without end.
-func (a *actor) next() {
-	select {
-	case <-a.timer.C:
-		a.tick(time.Now())
-	default:
-	}
-	m := a.pushed[0]
-	a.pushed = a.pushed[1:]
-	a.heal()
-	m.handle(a)
-}
-
-// take is the next message, if there is one by now.
-func (a *actor) take() (message, bool) {
-	if len(a.pushed) > 0 {
-		m := a.pushed[0]
-		a.pushed = a.pushed[1:]
-		return m, true
-	}
-	select {
-	case m := <-a.inbox:
-		return m, true
-	default:
-		return nil, false
-	}
-}
-
-// push gives back a message that was taken.
-func (a *actor) push(m message) { a.pushed = slices.Insert(a.pushed, 0, m) }
-
 // resume does what a restart interrupted: entries that were accepted and not
 // yet materialised, and frames that were committed and not yet published.
 func (a *actor) resume() {
@@ -227,25 +158,6 @@ func (a *actor) resume() {
 	if a.lacks() {
 		a.out.need(a)
 	}
-}
-
-// arm sets the timer to the next thing that is due.
-func (a *actor) arm() {
-	next := time.Now().Add(time.Hour)
-	for _, due := range []time.Time{a.stmtDue, a.checkDue, a.verifyDue} {
-		if !due.IsZero() && due.Before(next) {
-			next = due
-		}
-	}
-	for _, ch := range a.chains {
-		if !ch.parked.IsZero() && ch.parked.Before(next) {
-			next = ch.parked
-		}
-	}
-	if again := time.Now().Add(healEvery); a.broken != nil && again.Before(next) {
-		next = again
-	}
-	a.timer.Reset(max(0, time.Until(next)))
 }
 
 func (a *actor) tick(now time.Time) {
@@ -276,10 +188,7 @@ func (a *actor) tick(now time.Time) {
 // before, but the disk may hold the batch, so nothing more is written until
 // heal has read the space again. The chain is given up: it is never resumed.
 func (a *actor) fail(err error) {
-	if a.writer != nil {
-		a.writer.Close()
-		a.writer = nil
-	}
+	a.endChain()
 	a.stmtDue = time.Time{}
 	a.mu.Lock()
 	a.broken = err
@@ -308,28 +217,6 @@ func (a *actor) heal() {
 	a.mu.Lock()
 	a.broken = err
 	a.mu.Unlock()
-}
-
-// send puts m into the inbox and waits for room.
-func (a *actor) send(ctx context.Context, m message) error {
-	select {
-	case a.inbox <- m:
-		return nil
-	case <-a.ended:
-		return space.ErrUnavailable
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// offer puts m into the inbox if there is room.
-func (a *actor) offer(m message) bool {
-	select {
-	case a.inbox <- m:
-		return true
-	default:
-		return false
-	}
 }
 
 // ask sends a message and waits for its answer.

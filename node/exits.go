@@ -147,7 +147,6 @@ func (n *Node) Forget(_ context.Context, id space.ID) error {
 		return fmt.Errorf("forget %s: %w", id, space.ErrSpaceNotFound)
 	}
 	r.stop()
-	<-r.ended
 	n.mu.Lock() // now that no epoch can open its topic any more
 	for topic, other := range n.topics {
 		if other == a {

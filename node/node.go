@@ -86,7 +86,15 @@ type Node struct {
 type running struct {
 	*actor
 	topics map[envelope.TopicID]*gossip.Topic // those heard; none beyond the hot-topic cap: reconciliation alone
-	stop   context.CancelFunc
+	ctx    context.Context                    // done when the space ends
+	cancel context.CancelFunc
+}
+
+// stop ends the space when it has said what it owes.
+func (r *running) stop() {
+	r.cancel()
+	r.inbox.end(r.actor)
+	<-r.ended
 }
 
 // New opens the home and assembles the node: keys, store, host, mesh, spaces.
@@ -311,7 +319,6 @@ func (n *Node) Close() error {
 	n.mu.Unlock()
 	for _, r := range all {
 		r.stop()
-		<-r.ended
 		n.deafen(r)
 	}
 	errs := []error{n.stopRelay()}
@@ -338,15 +345,21 @@ func (n *Node) openSpaces() error {
 	if err := n.unmade(names); err != nil {
 		return err
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, spaceKeyPrefix) })
 	whole := true
-	for _, name := range names {
-		if !strings.HasPrefix(name, spaceKeyPrefix) {
-			continue
-		}
-		if err := n.openSpace(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			n.log.Error("space does not open", "key", name, "err", err)
-			n.stats.Unopened.Add(1)
-			whole = false
+	for some := range slices.Chunk(names, openTogether) {
+		read, errs := make([]*actor, len(some)), make([]error, len(some))
+		inParallel(len(some), func(i int) { read[i], errs[i] = n.readSpace(some[i]) })
+		for i, name := range some {
+			err := errs[i]
+			if err == nil {
+				err = n.startRead(read[i])
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				n.log.Error("space does not open", "key", name, "err", err)
+				n.stats.Unopened.Add(1)
+				whole = false
+			}
 		}
 	}
 	if n.store.Recovered() && whole {
@@ -355,23 +368,29 @@ func (n *Node) openSpaces() error {
 	return nil
 }
 
-func (n *Node) openSpace(name string) error {
+// openTogether is how many spaces are read at one time, on all processors: most
+// of it is to verify what their logs begin with.
+const openTogether = 64
+
+// readSpace makes an actor of what the key file and the store hold.
+func (n *Node) readSpace(name string) (*actor, error) {
 	rec, err := n.readKeys(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	a, err := n.newActor(rec)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if n.store.Recovered() {
 		if err := a.audit(n.ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if err := a.load(); err != nil {
-		return err
-	}
+	return a, a.load()
+}
+
+func (n *Node) startRead(a *actor) error {
 	if n.store.Recovered() {
 		a.retry() // what was dropped is there before anybody reads
 	}
@@ -382,7 +401,7 @@ func (n *Node) openSpace(name string) error {
 func (n *Node) newActor(rec spaceRecord) (*actor, error) {
 	a := &actor{
 		id: rec.ID, sid: [32]byte(rec.Space), name: rec.Name,
-		self: n.self, out: n, stats: &n.stats, inbox: make(chan message, inboxSize), ended: make(chan struct{}),
+		self: n.self, out: n, stats: &n.stats, ended: make(chan struct{}),
 		wants: make(chan struct{}, 1), closed: map[uint64]seal.ControlKey{}, homes: map[identity.DeviceID]peer.ID{},
 		apart: map[space.DID]*apart{}, moved: map[space.DID]bool{}, epochs: map[envelope.TopicID]*epoch{}, syncs: map[peer.ID]map[uint64]xrpc.SyncPeer{}, rounds: map[peer.ID]xrpc.Round{},
 		claims: map[peer.ID]map[uint64]boast{}, belied: map[peer.ID]belied{}, barren: map[peer.ID]int{}, ahead: map[envelope.ChainID]uint64{}, pairs: map[pairKey]seal.Pair{},
@@ -417,7 +436,7 @@ func (a *actor) close(closed []closedRecord) error {
 // start makes a loaded actor run, listen to gossip and be found.
 func (n *Node) start(a *actor) error {
 	ctx, cancel := context.WithCancel(n.ctx)
-	r := &running{actor: a, topics: map[envelope.TopicID]*gossip.Topic{}, stop: cancel}
+	r := &running{actor: a, topics: map[envelope.TopicID]*gossip.Topic{}, ctx: ctx, cancel: cancel}
 	n.mu.Lock()
 	n.spaces[a.sid] = r
 	for id := range a.epochs {
@@ -429,8 +448,7 @@ func (n *Node) start(a *actor) error {
 		err = n.hear(r, e)
 	}
 	n.noteRelays(a)
-	go a.run(ctx) // what it owes to gossip, it can say now
-	n.spawn(func() { n.tend(ctx, a) })
+	a.inbox.begin(a) // what it owes to gossip, it can say now
 	n.redial.poke()
 	n.account.poke()
 	return err

@@ -27,40 +27,37 @@ const (
 	keepersAsked = 4
 )
 
-// need wakes who tends the space.
+// need has the space tended, if it lacks something; who tends it already is
+// woken.
 func (n *Node) need(a *actor) {
 	select {
 	case a.wants <- struct{}{}:
 	default:
 	}
+	n.mu.RLock()
+	r := n.spaces[a.sid]
+	n.mu.RUnlock()
+	if r != nil && r.needs() && a.tended.CompareAndSwap(false, true) {
+		n.spawn(func() { n.tend(r) })
+	}
 }
 
+// needs reports whether there is something to get, or to say.
+func (a *actor) needs() bool { return a.lacks() || a.farewell() != nil }
+
 // tend gets what a space lacks: keys of a new epoch that were not at hand, and
-// writer certificates, new and renewed. It asks those who may admit, for as
-// long as the space runs.
-func (n *Node) tend(ctx context.Context, a *actor) {
-	const idle = time.Hour
-	wait := idle
-	for {
-		t := time.NewTimer(jitter(wait))
-		woken := false
+// writer certificates, new and renewed. It asks those who may admit, until
+// nothing is lacking.
+func (n *Node) tend(r *running) {
+	a, wait := r.actor, needBase
+	for r.ctx.Err() == nil && a.needs() {
 		select {
-		case <-ctx.Done():
-			t.Stop()
-			return
-		case <-a.wants:
-			woken = true
-		case <-t.C:
+		case <-a.wants: // what woke us until now is what we see to
+		default:
 		}
-		t.Stop()
-		if !a.lacks() && a.farewell() == nil {
-			wait = idle
-			continue
-		}
-		err := n.supply(ctx, a)
+		err := n.supply(r.ctx, a)
 		switch {
-		case err == nil && !a.lacks() && a.farewell() == nil:
-			wait = idle
+		case err == nil && !a.needs():
 			continue
 		case err != nil:
 			n.log.Info("a space lacks keys or a certificate", "space", fingerprint(a.sid), "err", err)
@@ -72,12 +69,18 @@ func (n *Node) tend(ctx context.Context, a *actor) {
 			default:
 			}
 		}
-		switch {
-		case wait == idle:
-			wait = needBase
-		case !woken:
+		t := time.NewTimer(jitter(wait))
+		select {
+		case <-r.ctx.Done():
+		case <-a.wants:
+		case <-t.C:
 			wait = min(2*wait, needMax)
 		}
+		t.Stop()
+	}
+	a.tended.Store(false)
+	if r.ctx.Err() == nil && a.needs() {
+		n.need(a) // since we looked
 	}
 }
 

@@ -46,22 +46,20 @@ func (m *writeRequest) handle(a *actor) {
 	group := []*writeRequest{m}
 	var next message
 	for next == nil && len(group) < groupMax {
-		select {
-		case n := <-a.inbox:
-			if w, ok := n.(*writeRequest); ok {
-				group = append(group, w)
-			} else {
-				next = n
-			}
-			continue
-		default:
+		n, ok := a.take()
+		if !ok {
+			break
 		}
-		break
+		if w, ok := n.(*writeRequest); ok {
+			group = append(group, w)
+		} else {
+			next = n
+		}
+	}
+	if next != nil {
+		a.push(next)
 	}
 	a.writeGroup(group)
-	if next != nil {
-		next.handle(a)
-	}
 }
 
 // writeGroup seals each request that is valid as one entry and commits all of

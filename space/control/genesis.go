@@ -1,7 +1,7 @@
 package control
 
 import (
-	"crypto/ed25519"
+	"bytes"
 	"fmt"
 
 	"github.com/kithnet/kith/space"
@@ -48,8 +48,8 @@ func genesisState(e *Entry) (*State, error) {
 		Authority:    Authority{C: g.AuthorityC, DID: g.AuthorityDID},
 		Creator:      g.CreatorDID,
 		CreatedMs:    e.TimeMs,
-		AuthorityPub: ed25519.PublicKey(g.AuthorityPub[:]),
-		SequencerPub: ed25519.PublicKey(g.SequencerPub[:]),
+		AuthorityPub: bytes.Clone(g.AuthorityPub[:]), // a slice of g would keep the identity log for as long as the state
+		SequencerPub: bytes.Clone(g.SequencerPub[:]),
 		Head:         e.Head(),
 	}
 	s.powers = (&powers{root: g.AuthorityPub}).set(Keeper{Caps: CapAll, Devices: [][32]byte{g.SequencerPub}})
