@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -9,6 +10,17 @@ import (
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/xrpc"
 )
+
+// counted counts the pages that a follower reads.
+type counted struct {
+	xrpc.Source
+	pages int
+}
+
+func (c *counted) RepoOps(ctx context.Context, id space.ID, author space.DID, q xrpc.OpsQuery) (xrpc.OpsPage, error) {
+	c.pages++
+	return c.Source.RepoOps(ctx, id, author, q)
+}
 
 // TestPrunedOps: of an oplog the last thousand ops stay, and all that are young.
 // Who follows a repo and is within them goes on by ops; who fell behind is told
@@ -26,7 +38,8 @@ func TestPrunedOps(t *testing.T) {
 		t.Fatal(err)
 	}
 	fill(t, n, id, 200, 100)
-	early := &xrpc.Follower{Source: api, Repo: repoOf(t, id, st.DID)}
+	asked := &counted{Source: api}
+	early := &xrpc.Follower{Source: asked, Repo: repoOf(t, id, st.DID)}
 	late := &xrpc.Follower{Source: api, Repo: repoOf(t, id, st.DID)}
 	sync := func(fo *xrpc.Follower, recovered int) {
 		t.Helper()
@@ -59,6 +72,9 @@ func TestPrunedOps(t *testing.T) {
 	put(t, n, id, "k0000001", "another")
 	sync(late, 1)
 	sync(early, 2)
+	if asked.pages != 1 {
+		t.Errorf("who fell behind read %d pages, want one", asked.pages)
+	}
 	if early.State.Sum() != late.State.Sum() || early.Rev != late.Rev || len(early.Records) != len(late.Records) {
 		t.Errorf("%d records at %s, and %d at %s", len(early.Records), early.Rev, len(late.Records), late.Rev)
 	}

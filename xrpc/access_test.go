@@ -1,11 +1,14 @@
 package xrpc
 
 import (
+	"context"
 	"fmt"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/kithnet/kith/space"
 )
@@ -98,6 +101,45 @@ func TestX1StrangersLearnNothing(t *testing.T) {
 	if at(decoded(t, w), "spaces.0") != nil {
 		t.Errorf("a stranger's list: %s", w.Body)
 	}
+}
+
+// slowly is a node that needs time to find out that somebody has no place in a
+// space, and none to find no space.
+type slowly struct {
+	*fake
+	takes time.Duration
+}
+
+func (n slowly) Level(ctx context.Context, id space.ID, who space.DID) (space.Level, error) {
+	level, err := n.fake.Level(ctx, id, who)
+	if err == nil {
+		time.Sleep(n.takes)
+	}
+	return level, err
+}
+
+// Nor by how long the answer takes: by the clock of the bubble, to the nanosecond.
+func TestX1Timing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := crowded(t)
+		s := newServer(f)
+		s.Access = slowly{f, time.Millisecond}
+		text := f.issue(stranger, "read")
+		for _, nsid := range inSpaces() {
+			verb := allMethods()[nsid].verb
+			took := func(id space.ID) time.Duration {
+				at := time.Now()
+				if w := askWith(s, text, verb, nsid, input(verb, id.AT())); !strings.Contains(w.Body.String(), "SpaceNotFound") {
+					t.Errorf("%s: %d %s", nsid, w.Code, w.Body)
+				}
+				return time.Since(at)
+			}
+			here, none := took(home), took(space.ID{Authority: owner, Type: home.Type, Key: "nope"})
+			if here != none {
+				t.Errorf("%s: refused after %v where the space is here, after %v where it is not", nsid, here, none)
+			}
+		}
+	})
 }
 
 // Off, nothing of a space is looked at, under any name.

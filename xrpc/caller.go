@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/kithnet/kith/space"
 )
@@ -185,9 +186,27 @@ func (c *call) admit(m method) error {
 	return c.mayUse(m.who)
 }
 
+// refusedAfter is how long a caller waits to hear that there is no such space.
+// To find out that somebody has no place in one that is here takes longer than
+// to find none, the more so the more other spaces it lets in: all that is over
+// by then, some thousand rosters included.
+const refusedAfter = 2 * time.Millisecond
+
 // levelIn is what the caller may do in a space, by standing and scope. A
 // public space opens to everybody.
 func (c *call) levelIn(id space.ID, open func(space.Policy) bool) (space.Level, error) {
+	over := time.After(refusedAfter)
+	level, err := c.levelNow(id, open)
+	if errors.Is(err, space.ErrSpaceNotFound) {
+		select {
+		case <-over:
+		case <-c.ctx().Done():
+		}
+	}
+	return level, err
+}
+
+func (c *call) levelNow(id space.ID, open func(space.Policy) bool) (space.Level, error) {
 	level, err := c.standing(id)
 	if err != nil {
 		return space.LevelNone, err

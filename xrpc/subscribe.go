@@ -204,7 +204,12 @@ func subscribe(c *call) (any, error) {
 	if !websocketAsked(c.r) {
 		return nil, faultf(errUpgrade, "%s: open a WebSocket", c.nsid)
 	}
-	sub, err := c.s.Events.Subscribe(c.ctx(), id, after)
+	var sub Subscription
+	if after != nil && c.level < space.LevelRead {
+		err = ErrOutdatedCursor // it never got a number of the node's
+	} else {
+		sub, err = c.s.Events.Subscribe(c.ctx(), id, after)
+	}
 	ends := errors.Is(err, ErrOutdatedCursor) || errors.Is(err, ErrFutureCursor)
 	if err != nil && !ends {
 		return nil, err
@@ -233,6 +238,7 @@ type socket struct {
 	c    *call
 	conn *websocket.Conn
 	text bool
+	own  ownView
 }
 
 // run sends what happens until either side ends it, and then says why.
@@ -281,7 +287,15 @@ func (s *socket) ping(ctx context.Context, cancel context.CancelFunc) {
 }
 
 func (s *socket) follow(ctx context.Context, id space.ID, sub Subscription) error {
-	if err := s.send(ctx, startFrame, map[string]uint64{"seq": sub.Seq()}); err != nil {
+	start := sub.Seq()
+	if s.c.level < space.LevelRead {
+		info, err := s.c.s.Spaces.Space(ctx, id)
+		if err != nil {
+			return err
+		}
+		start, s.own.epoch = 0, info.Epoch
+	}
+	if err := s.send(ctx, startFrame, map[string]uint64{"seq": start}); err != nil {
 		return err
 	}
 	for {
@@ -295,8 +309,11 @@ func (s *socket) follow(ctx context.Context, id space.ID, sub Subscription) erro
 				if err := s.c.recheck(id); err != nil {
 					return err
 				}
-			} else if s.c.level < space.LevelRead && e.Author != s.c.caller.DID {
-				continue
+			}
+			if s.c.level < space.LevelRead {
+				if e = s.own.of(e, s.c.caller.DID); e == nil {
+					continue
+				}
 			}
 			b, err := e.frame(s.text)
 			if err != nil {
@@ -307,6 +324,29 @@ func (s *socket) follow(ctx context.Context, id space.ID, sub Subscription) erro
 			}
 		}
 	}
+}
+
+// ownView is what somebody sees of a space's events who reads only what is
+// theirs: numbers that count nothing else, and of the roster their own row.
+type ownView struct {
+	seq, epoch uint64
+}
+
+// of is an event as they see it; nil: not at all.
+func (v *ownView) of(e *Event, who space.DID) *Event {
+	seen := &Event{TimeMs: e.TimeMs, Author: e.Author, Op: e.Op, Epoch: e.Epoch, Deleted: e.Deleted}
+	if e.Author == "" {
+		seen.Members = slices.DeleteFunc(slices.Clone(e.Members), func(m MemberChange) bool { return m.DID != who })
+		if len(seen.Members) == 0 && !e.Deleted && e.Epoch == v.epoch {
+			return nil
+		}
+		v.epoch = e.Epoch
+	} else if e.Author != who {
+		return nil
+	}
+	v.seq++
+	seen.Seq = v.seq
+	return seen
 }
 
 func (s *socket) send(ctx context.Context, name string, body any) error {

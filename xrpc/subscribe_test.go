@@ -268,14 +268,30 @@ func TestSubscribeLevels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readFrame(t, conn)
+	if have := readFrame(t, conn); have != `{"t":"#start","seq":0}` {
+		t.Errorf("first frame: %s", have)
+	}
+	// Numbers count nothing but what is theirs, and the roster is not shown.
+	epoch := f.spaces[home].info.Epoch
 	f.feed.push(someEvent(t, 11, owner))
-	f.feed.push(someEvent(t, 12, other))
-	if have := readFrame(t, conn); !strings.Contains(have, `"seq":12`) {
-		t.Errorf("%s", have)
+	f.feed.push(&Event{Seq: 12, Epoch: epoch, Members: []MemberChange{{owner, space.LevelWrite}}})
+	f.feed.push(someEvent(t, 13, other))
+	f.feed.push(&Event{Seq: 14, Epoch: epoch, Members: []MemberChange{{owner, space.LevelWrite}, {other, space.LevelReadSelf}}})
+	f.feed.push(&Event{Seq: 15, Epoch: epoch + 1, Members: []MemberChange{{owner, space.LevelWrite}}})
+	for i, want := range []string{`"t":"#record","seq":1,`, `"members":[{"did":"` + string(other) + `","level":"read_self"}]`, `"members":[]`} {
+		if have := readFrame(t, conn); !strings.Contains(have, want) || !strings.Contains(have, fmt.Sprint(`"seq":`, i+1)) || strings.Contains(have, string(owner)) {
+			t.Errorf("frame %d: %s", i, have)
+		}
+	}
+	resumed, _, err := openSocket(t, srv.URL, "space="+home.AT()+"&encoding=json&cursor=11", withToken(f.issue(other, "read_self")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have := readFrame(t, resumed); !strings.Contains(have, `"error":"OutdatedCursor"`) {
+		t.Errorf("resumed: %s", have)
 	}
 	f.spaces[home].members = nil
-	f.feed.push(&Event{Seq: 13})
+	f.feed.push(&Event{Seq: 16})
 	if have := readFrame(t, conn); !strings.Contains(have, `"error":"SpaceNotFound"`) {
 		t.Errorf("%s", have)
 	}
