@@ -136,10 +136,11 @@ func TestTwoDevices(t *testing.T) {
 // linear checks that the served oplog is ascending and folds to the repo.
 func linear(t *testing.T, n *node.Node, id space.ID, author space.DID, count uint64) {
 	t.Helper()
-	page, err := n.RepoOps(t.Context(), id, author, xrpc.OpsQuery{Limit: 1000})
+	page, err := n.Oplog(t.Context(), id, author, xrpc.OpsQuery{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer page.Close()
 	live := map[space.Path]bool{}
 	for i, op := range page.Ops {
 		if i > 0 && (op.Rev < page.Ops[i-1].Rev || op.Rev == page.Ops[i-1].Rev && op.Idx <= page.Ops[i-1].Idx) {

@@ -48,7 +48,85 @@ func BenchmarkPutRecord(b *testing.B) {
 
 type target struct{ url, token string }
 
+// BenchmarkBatch is a durable applyWrites of 200 records over HTTP, by one
+// client.
+func BenchmarkBatch(b *testing.B) {
+	to, at := serveSpace(b)
+	to.url += "com.atproto.space.applyWrites"
+	var seq atomic.Int64
+	start := time.Now()
+	for b.Loop() {
+		post(b, to, 1, 1, func(int64) []byte { return batchBody(at, &seq) }, &seq)
+	}
+	b.ReportMetric(float64(seq.Load())/time.Since(start).Seconds(), "records/s")
+}
+
+// batchBody is a batch of 200 creates of 300 bytes.
+func batchBody(at space.ID, seq *atomic.Int64) []byte {
+	out := fmt.Appendf(make([]byte, 0, 100<<10), `{"space":%q,"writes":[`, at)
+	for i := range xrpc.MaxWrites {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		n := seq.Add(1)
+		out = fmt.Appendf(out, `{"action":"create","collection":"com.example.forum.post","rkey":"k%d","value":{"$type":"com.example.forum.post","n":%d,"text":"%0230d"}}`, n, n, n)
+	}
+	return append(out, `]}`...)
+}
+
+// BenchmarkRepoOps is one page of 1,000 ops with values out of an oplog of
+// 20,000, over HTTP.
+func BenchmarkRepoOps(b *testing.B) {
+	const all, page = 20000, 1000
+	to, at := serveSpace(b)
+	var seq atomic.Int64
+	fill := to
+	fill.url += "com.atproto.space.applyWrites"
+	for seq.Load() < all {
+		post(b, fill, 1, 1, func(int64) []byte { return batchBody(at, &seq) }, &seq)
+	}
+	cursor, got := "", 0
+	var body bytes.Buffer
+	for b.Loop() {
+		req, err := http.NewRequest("GET", to.url+"com.atproto.space.listRepoOps?limit=1000&space="+at.AT()+"&cursor="+cursor, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+to.token)
+		resp, err := keepAlive.Do(req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		body.Reset()
+		if _, err := body.ReadFrom(resp.Body); err != nil {
+			b.Fatal(err)
+		}
+		resp.Body.Close()
+		if n := bytes.Count(body.Bytes(), []byte(`"value":`)); n != page {
+			b.Fatalf("status %d: %d values", resp.StatusCode, n)
+		}
+		got += page
+		tail := body.Bytes()[bytes.LastIndex(body.Bytes(), []byte(`"cursor":"`))+len(`"cursor":"`):]
+		cursor = string(tail[:bytes.IndexByte(tail, '"')])
+		if got%all == 0 {
+			cursor = ""
+		}
+	}
+	b.ReportMetric(float64(got)/b.Elapsed().Seconds(), "ops/s")
+}
+
 func serveNode(b *testing.B) (target, func(int64) []byte) {
+	to, at := serveSpace(b)
+	to.url += "com.atproto.space.putRecord"
+	text := strings.Repeat("x", 220)
+	return to, func(i int64) []byte {
+		return fmt.Appendf(nil, `{"space":%q,"collection":"com.example.forum.post","rkey":"k%d","record":{"$type":"com.example.forum.post","text":%q}}`,
+			at, i, text)
+	}
+}
+
+// serveSpace runs a node with one space and gives the place of its methods.
+func serveSpace(b *testing.B) (target, space.ID) {
 	home := b.TempDir()
 	if _, _, err := node.Init(home, nil); err != nil {
 		b.Fatal(err)
@@ -70,12 +148,7 @@ func serveNode(b *testing.B) (target, func(int64) []byte) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	text := strings.Repeat("x", 220)
-	body := func(i int64) []byte {
-		return fmt.Appendf(nil, `{"space":%q,"collection":"com.example.forum.post","rkey":"k%d","record":{"$type":"com.example.forum.post","text":%q}}`,
-			info.ID, i, text)
-	}
-	return target{r.HTTP + "/xrpc/com.atproto.space.putRecord", strings.TrimSpace(string(token))}, body
+	return target{r.HTTP + "/xrpc/", strings.TrimSpace(string(token))}, info.ID
 }
 
 func serveBare(b *testing.B) target {

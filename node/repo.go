@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -170,35 +169,45 @@ func (v *repoView) state() (xrpc.RepoState, error) {
 	return s, err
 }
 
-// RepoOps pages through an author's oplog as it was applied here. The last
-// page says the state that the ops lead to.
-func (n *Node) RepoOps(_ context.Context, id space.ID, author space.DID, q xrpc.OpsQuery) (xrpc.OpsPage, error) {
+// Oplog reads a page of an author's oplog as it was applied here. The last page
+// says the state that the ops lead to.
+func (n *Node) Oplog(_ context.Context, id space.ID, author space.DID, q xrpc.OpsQuery) (*xrpc.Oplog, error) {
 	a, err := n.byID(id)
 	if err != nil {
-		return xrpc.OpsPage{}, err
+		return nil, err
 	}
 	after, idx := q.Since, math.MaxInt
 	if q.Cursor != "" {
 		rev, i, err := xrpc.ParseOpsCursor(q.Cursor)
 		if err != nil {
-			return xrpc.OpsPage{}, err
+			return nil, err
 		}
 		if rev > after {
 			after, idx = rev, i
 		}
 	}
 	v, err := a.view(author)
-	if errors.Is(err, space.ErrRepoNotFound) {
-		return xrpc.OpsPage{}, nil
-	} else if err != nil {
-		return xrpc.OpsPage{}, err
+	if err != nil {
+		return nil, err
 	}
-	defer v.Release()
-	return v.page(after, idx, q)
+	page, err := v.page(after, idx, q)
+	if err != nil {
+		v.Release()
+		return nil, err
+	}
+	values := func(from, to int, give func(int, space.Record)) error { return v.opValues(page.Ops, from, to, give) }
+	if q.NoValues {
+		values = nil
+	}
+	return &xrpc.Oplog{OpsPage: page, Values: values, Close: v.Release}, nil
 }
 
 func (v *repoView) page(after space.TID, idx int, q xrpc.OpsQuery) (xrpc.OpsPage, error) {
-	rows, err := v.OpsAfter(v.author, after, idx, v.ops, q.Limit)
+	limit := q.Limit
+	if q.WholeRevs {
+		limit += xrpc.MaxWrites // no rev has more
+	}
+	rows, err := v.OpsAfter(v.author, after, idx, v.ops, limit)
 	if err != nil {
 		return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", diskError(err))
 	}
@@ -206,16 +215,19 @@ func (v *repoView) page(after space.TID, idx int, q xrpc.OpsQuery) (xrpc.OpsPage
 	if err != nil {
 		return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", diskError(err))
 	}
+	full := len(rows) == limit
+	if q.WholeRevs {
+		n := min(q.Limit, len(rows))
+		for n > 0 && n < len(rows) && rows[n].Rev == rows[n-1].Rev {
+			n++
+		}
+		rows, full = rows[:n], n < len(rows)
+	}
 	page := xrpc.OpsPage{Ops: make([]xrpc.RepoOp, len(rows)), Pruned: gone.Before(after, idx)}
 	for i, row := range rows {
 		page.Ops[i] = xrpc.RepoOp{Rev: row.Rev, Idx: row.Idx, Path: row.Path, CID: row.CID, Prev: row.Prev}
 	}
-	if !q.NoValues {
-		if err := v.fillOps(page.Ops); err != nil {
-			return xrpc.OpsPage{}, fmt.Errorf("read the oplog: %w", err)
-		}
-	}
-	if len(rows) == q.Limit {
+	if full {
 		last := rows[len(rows)-1]
 		page.Cursor = xrpc.FormatOpsCursor(last.Rev, last.Idx)
 		return page, nil
@@ -225,20 +237,17 @@ func (v *repoView) page(after space.TID, idx int, q xrpc.OpsQuery) (xrpc.OpsPage
 	return page, err
 }
 
-// fillOps adds the values that still stand: a record's current version is
-// inlined wherever it was written, a superseded one nowhere.
-func (v *repoView) fillOps(ops []xrpc.RepoOp) error {
-	var at []int
-	var x car.Index
-	for i := range ops {
+// opValues reads the values of ops that still stand: a record's current version
+// is given wherever it was written, a superseded one nowhere.
+func (v *repoView) opValues(ops []xrpc.RepoOp, from, to int, give func(i int, value space.Record)) error {
+	at, x := make([]int, 0, to-from), make(car.Index, 0, to-from)
+	for i := from; i < to; i++ {
 		op := &ops[i]
 		if leaf, ok := v.repo.Leaf(op.Path); ok && !op.CID.IsZero() && leaf.CID == op.CID {
 			at, x = append(at, i), append(x, space.IndexEntry{Path: op.Path, CID: op.CID})
 		}
 	}
-	return each(len(x), func(from, to int) error {
-		return v.some(x[from:to], func(i int, r space.Record) { ops[at[from+i]].Value = r })
-	})
+	return v.some(x, func(i int, r space.Record) { give(at[i], r) })
 }
 
 // some reads records of the index.

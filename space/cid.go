@@ -86,6 +86,14 @@ func (c CID) String() string {
 
 func (c CID) appendText(b []byte) []byte { return cidBase32.AppendEncode(append(b, 'b'), c.b[:]) }
 
+// AppendText appends the text form, nothing for the zero value. It never fails.
+func (c CID) AppendText(b []byte) ([]byte, error) {
+	if c.IsZero() {
+		return b, nil
+	}
+	return c.appendText(b), nil
+}
+
 // IsZero reports whether c names nothing.
 func (c CID) IsZero() bool { return c == CID{} }
 

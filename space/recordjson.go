@@ -267,11 +267,14 @@ func appendValue(b []byte, v any) []byte {
 
 // JSON is the record as JSON, keys in the order they have in the record, no
 // spaces: one text for one record.
-func (r Record) JSON() ([]byte, error) {
+func (r Record) JSON() ([]byte, error) { return r.AppendJSON(make([]byte, 0, len(r)+len(r)/4)) }
+
+// AppendJSON appends the text of JSON to b. Where it fails it appends nothing.
+func (r Record) AppendJSON(b []byte) ([]byte, error) {
 	if err := r.check(); err != nil {
-		return nil, fmt.Errorf("record: %w", err)
+		return b, fmt.Errorf("record: %w", err)
 	}
-	w := jsonWriter{checker: checker{b: r}, out: make([]byte, 0, len(r)+len(r)/4)}
+	w := jsonWriter{checker: checker{b: r}, out: b}
 	w.value()
 	return w.out, nil
 }
@@ -332,17 +335,20 @@ func (w *jsonWriter) list(open, end byte, n uint64, item func()) {
 func (w *jsonWriter) text(s []byte) {
 	const hexDigits = "0123456789abcdef"
 	w.out = append(w.out, '"')
-	for _, c := range s {
-		switch {
-		case c == '"' || c == '\\':
-			w.out = append(w.out, '\\', c)
-		case c < 0x20:
-			w.out = append(w.out, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		default:
+	plain := 0 // where what stands for itself begins
+	for i, c := range s {
+		if c >= 0x20 && c != '"' && c != '\\' {
+			continue
+		}
+		w.out = append(append(w.out, s[plain:i]...), '\\')
+		plain = i + 1
+		if c >= 0x20 {
 			w.out = append(w.out, c)
+		} else {
+			w.out = append(w.out, 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
-	w.out = append(w.out, '"')
+	w.out = append(append(w.out, s[plain:]...), '"')
 }
 
 func simpleText(b byte) string {

@@ -18,7 +18,7 @@ const maxAnswer = 64 << 20
 
 // Client calls a node's HTTP API. It has the methods of the interfaces a
 // Server asks, with the same types and errors, so that either end can stand
-// for a node.
+// for a node; only an oplog it reads in whole pages.
 type Client struct {
 	Base  string       // "http://127.0.0.1:2580"
 	Token string       // the text of the node's api.token file
@@ -28,7 +28,7 @@ type Client struct {
 var (
 	_ Spaces  = (*Client)(nil)
 	_ Records = (*Client)(nil)
-	_ Repos   = (*Client)(nil)
+	_ Source  = (*Client)(nil)
 	_ Node    = (*Client)(nil)
 )
 

@@ -375,6 +375,28 @@ func (f *fake) RepoState(_ context.Context, id space.ID, author space.DID) (Repo
 	return RepoState{author, r.repo.Rev(), r.repo.Count(), r.repo.Digest(), state, &c}, nil
 }
 
+func (f *fake) Oplog(ctx context.Context, id space.ID, author space.DID, q OpsQuery) (*Oplog, error) {
+	whole := q
+	if q.WholeRevs {
+		whole.Limit = 1 << 20
+	}
+	p, err := f.RepoOps(ctx, id, author, whole)
+	if err != nil {
+		return nil, err
+	}
+	if p.State == nil && p.Cursor == "" {
+		return nil, fmt.Errorf("oplog: %w", space.ErrRepoNotFound)
+	}
+	n := min(q.Limit, len(p.Ops))
+	for n > 0 && n < len(p.Ops) && p.Ops[n].Rev == p.Ops[n-1].Rev {
+		n++
+	}
+	if n < len(p.Ops) {
+		p.Ops, p.Cursor, p.State = p.Ops[:n], FormatOpsCursor(p.Ops[n-1].Rev, p.Ops[n-1].Idx), nil
+	}
+	return p.Held(), nil
+}
+
 func (f *fake) RepoOps(ctx context.Context, id space.ID, author space.DID, q OpsQuery) (OpsPage, error) {
 	s, err := f.space(id)
 	if err != nil {

@@ -13,10 +13,16 @@ type handler func(*call) (any, error)
 // made is the body of an answer that created something: 201 in HappyView.
 type made struct{ body any }
 
-// raw is an answer that is no JSON: bytes, a stream, a socket. It is called
+// raw is an answer that writes itself: bytes, a stream, a socket. It is called
 // once, after everything that can be refused was refused. What it returns can
-// only be logged, and breaks the connection off.
+// only be logged, and breaks the connection off, unless it is a notSent.
 type raw func(http.ResponseWriter, *http.Request) error
+
+// notSent is an error of a raw that has sent nothing and set no header: it is
+// answered as that of a handler.
+type notSent struct{ error }
+
+func (e notSent) Unwrap() error { return e.error }
 
 // method is a row of the table.
 type method struct {

@@ -3,7 +3,9 @@ package xrpc
 import (
 	"bytes"
 	"encoding/json"
-	"reflect"
+	"errors"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -12,7 +14,7 @@ import (
 )
 
 // opsSlowly is a page of ops as encoding/json writes it.
-func opsSlowly(t *rapid.T, uri string, did space.DID, ops []RepoOp) []opObject {
+func opsSlowly(t *rapid.T, uri string, did space.DID, ops []RepoOp, tail opsTail) []byte {
 	out := make([]opObject, len(ops))
 	for i, op := range ops {
 		at := timeText(op.Rev.Micros())
@@ -35,53 +37,86 @@ func opsSlowly(t *rapid.T, uri string, did space.DID, ops []RepoOp) []opObject {
 		}
 		out[i] = o
 	}
-	return out
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(opsAnswer{out, tail}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
-// The quick writer of ops writes what encoding/json does.
+func drawOps(t *rapid.T) []RepoOp {
+	var ops []RepoOp
+	for i := range rapid.IntRange(0, 300).Draw(t, "ops") {
+		op := RepoOp{
+			Rev: space.TID(rapid.Uint64Range(1, 1<<50).Draw(t, "rev")), Idx: i % 7,
+			Path: space.Path{Collection: notes, Key: space.RecordKey(rapid.StringMatching(`[a-zA-Z0-9_~.:-]{1,9}`).Draw(t, "key"))},
+		}
+		if rapid.Bool().Draw(t, "prev") {
+			op.Prev = space.Sum([]byte{byte(i)})
+		}
+		if rapid.Bool().Draw(t, "put") {
+			op.CID = space.Sum([]byte{byte(i), 1})
+			text, _ := json.Marshal(map[string]string{"text": rapid.String().Draw(t, "text")})
+			value, err := space.RecordFromJSON(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rapid.Bool().Draw(t, "value") {
+				op.Value = value
+			}
+		}
+		ops = append(ops, op)
+	}
+	return ops
+}
+
+// The quick writer of a page writes what encoding/json does, byte for byte.
 func TestNaiveOps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		uri := rapid.SampledFrom([]string{home.String(), home.AT()}).Draw(t, "uri")
-		var ops []RepoOp
-		for i := range rapid.IntRange(0, 300).Draw(t, "ops") {
-			op := RepoOp{
-				Rev: space.TID(rapid.Uint64Range(1, 1<<50).Draw(t, "rev")), Idx: i % 7,
-				Path: space.Path{Collection: notes, Key: space.RecordKey(rapid.StringMatching(`[a-zA-Z0-9_~.:-]{1,9}`).Draw(t, "key"))},
-			}
-			if rapid.Bool().Draw(t, "prev") {
-				op.Prev = space.Sum([]byte{byte(i)})
-			}
-			if rapid.Bool().Draw(t, "put") {
-				op.CID = space.Sum([]byte{byte(i), 1})
-				text, _ := json.Marshal(map[string]string{"text": rapid.String().Draw(t, "text")})
-				value, err := space.RecordFromJSON(text)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if rapid.Bool().Draw(t, "value") {
-					op.Value = value
-				}
-			}
-			ops = append(ops, op)
-		}
-		pieces, err := encodeOps(uri, owner, ops)
-		if err != nil {
+		tail := opsTail{Cursor: rapid.SampledFrom([]string{"", "3jzfcijpj2z2a/7"}).Draw(t, "cursor"), Pruned: rapid.Bool().Draw(t, "pruned")}
+		ops := drawOps(t)
+		w := httptest.NewRecorder()
+		if err := newOpsPage(uri, owner, OpsPage{Ops: ops}.Held()).send(w, tail); err != nil {
 			t.Fatal(err)
 		}
-		text := append(append([]byte("["), bytes.Join(pieces, nil)...), ']')
-		want, err := json.Marshal(opsSlowly(t, uri, owner, ops))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var a, b any
-		if err := json.Unmarshal(text, &a); err != nil {
-			t.Fatalf("%s: %v", text, err)
-		}
-		if err := json.Unmarshal(want, &b); err != nil {
-			t.Fatal(err)
-		}
-		if !reflect.DeepEqual(a, b) {
-			t.Fatalf("%s\nwant %s", text, want)
+		if want := opsSlowly(t, uri, owner, ops, tail); !bytes.Equal(w.Body.Bytes(), want) {
+			t.Fatalf("%s\nwant %s", w.Body, want)
 		}
 	})
+}
+
+// Values that cannot be read are an error where nothing was sent yet, and break
+// the answer off where something was; nothing is read on for it.
+func TestOpsFail(t *testing.T) {
+	f := newFake(t)
+	for range 10 * opsPiece {
+		f.put(owner, "com.example.note/a", `{"n":1}`)
+	}
+	broken := errors.New("broken disk")
+	for _, from := range []int{0, opsPiece} {
+		page, err := f.Oplog(t.Context(), home, owner, OpsQuery{Limit: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		page.Values = func(at, _ int, _ func(int, space.Record)) error {
+			if at >= from {
+				return broken
+			}
+			return nil
+		}
+		w := httptest.NewRecorder()
+		err = newOpsPage(home.AT(), owner, page).send(w, opsTail{})
+		none, unsent := err.(notSent)
+		switch text := w.Body.String(); {
+		case !errors.Is(err, broken):
+			t.Errorf("values fail from %d on: %v", from, err)
+		case from == 0 && (!unsent || none.error != broken || text != "" || len(w.Header()) > 0):
+			t.Errorf("nothing should be sent: %v, %q, %v", err, text, w.Header())
+		case from > 0 && (unsent || strings.Count(text, `"rev"`) != opsPiece || json.Valid(w.Body.Bytes())):
+			t.Errorf("one piece should be sent: %v, %s", err, text)
+		}
+	}
 }

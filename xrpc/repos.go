@@ -4,7 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"slices"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -157,95 +157,66 @@ func listRepoOps(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	q, whole, err := c.opsQuery()
+	q, err := c.opsQuery()
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.s.Repos.RepoOps(c.ctx(), id, did, q)
+	page, err := c.s.Repos.Oplog(c.ctx(), id, did, q)
 	if errors.Is(err, space.ErrRepoNotFound) {
 		return opsAnswer{Ops: []opObject{}}, nil
 	}
-	if err == nil && whole {
-		p, err = c.wholeRev(id, did, q, p)
-	}
 	if err != nil {
 		return nil, err
 	}
-	return c.opsAnswer(id, did, p)
+	return c.opsAnswer(id, did, page), nil
 }
 
-func (c *call) opsQuery() (q OpsQuery, whole bool, err error) {
+func (c *call) opsQuery() (q OpsQuery, err error) {
 	if q.Limit, err = c.limit(100, 1000); err != nil {
-		return q, false, err
+		return q, err
 	}
 	if q.NoValues, err = c.query.boolean("excludeValues"); err != nil {
-		return q, false, err
+		return q, err
 	}
 	if q.Since, _, err = optional(c.in, "since", space.ParseTID); err != nil {
-		return q, false, err
+		return q, err
 	}
 	cursor, _, err := c.query.text("cursor")
 	switch {
 	case err != nil:
-		return q, false, err
+		return q, err
 	case cursor == "":
-		return q, c.d == HappyView, nil
+		q.WholeRevs = c.d == HappyView
+		return q, nil
 	case !strings.Contains(cursor, "/"): // a bare rev: what comes after it
 		rev, err := space.ParseTID(cursor)
 		if err != nil {
-			return q, false, ErrCursor
+			return q, ErrCursor
 		}
-		q.Since = max(q.Since, rev)
-		return q, true, nil
+		q.Since, q.WholeRevs = max(q.Since, rev), true
+		return q, nil
 	}
 	_, _, err = ParseOpsCursor(cursor)
 	q.Cursor = cursor
-	return q, false, err
+	return q, err
 }
 
-// wholeRev adds the rest of the last op's rev to a full page. A rev has at
-// most MaxWrites ops, so one more page holds it.
-func (c *call) wholeRev(id space.ID, did space.DID, q OpsQuery, p OpsPage) (OpsPage, error) {
-	if p.Cursor == "" || len(p.Ops) == 0 {
-		return p, nil
-	}
-	last := p.Ops[len(p.Ops)-1].Rev
-	q.Cursor, q.Limit = p.Cursor, MaxWrites
-	rest, err := c.s.Repos.RepoOps(c.ctx(), id, did, q)
-	if err != nil {
-		return p, err
-	}
-	n := slices.IndexFunc(rest.Ops, func(op RepoOp) bool { return op.Rev != last })
-	if n < 0 {
-		p.Ops = append(p.Ops, rest.Ops...)
-		p.Cursor, p.State = rest.Cursor, rest.State
-		return p, nil
-	}
-	if n > 0 {
-		p.Ops = append(p.Ops, rest.Ops[:n]...)
-		p.Cursor = FormatOpsCursor(last, rest.Ops[n-1].Idx)
-	}
-	return p, nil
-}
-
-func (c *call) opsAnswer(id space.ID, did space.DID, p OpsPage) (any, error) {
-	tail := opsTail{Cursor: p.Cursor, Pruned: p.Pruned}
-	if st := p.State; st != nil && p.Cursor == "" && st.Rev != 0 {
+// opsAnswer sends a page and closes it.
+func (c *call) opsAnswer(id space.ID, did space.DID, page *Oplog) raw {
+	tail := opsTail{Cursor: page.Cursor, Pruned: page.Pruned}
+	if st := page.State; st != nil && page.Cursor == "" && st.Rev != 0 {
 		tail.Commit = c.d.commit(st.Commit)
 		tail.State = &opsState{st.Rev.String(), st.Count, c.d.bytesOf(st.Hash[:])}
 	}
-	end, err := json.Marshal(tail)
-	if err != nil {
-		return nil, faultf(errInternal, "ops: %v", err)
+	text := newOpsPage(c.d.spaceURI(id), did, page)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		defer page.Close()
+		if r.Method == http.MethodHead {
+			w.Header().Set("Content-Type", "application/json")
+			return nil
+		}
+		return text.send(w, tail)
 	}
-	if end[0] = ','; len(end) == len("{}") {
-		end = end[1:]
-	}
-	ops, err := encodeOps(c.d.spaceURI(id), did, p.Ops)
-	if err != nil {
-		return nil, err
-	}
-	return sendPieces(slices.Concat([][]byte{[]byte(`{"ops":[`)}, ops, [][]byte{[]byte(`]`), append(end, '\n')})...), nil
 }
 
 type repoObject struct {

@@ -265,7 +265,11 @@ func (c *call) run(m method) error {
 	status := http.StatusOK
 	switch b := out.(type) {
 	case raw:
-		if err := b(c.w, c.r); err != nil {
+		err := b(c.w, c.r)
+		if none, ok := err.(notSent); ok {
+			return none.error
+		}
+		if err != nil {
 			c.s.log().Debug("answer broke off", "method", c.nsid, "err", err)
 			panic(http.ErrAbortHandler)
 		}

@@ -41,8 +41,9 @@ type Records interface {
 type Repos interface {
 	// RepoState of a repo never written fails with space.ErrRepoNotFound.
 	RepoState(ctx context.Context, id space.ID, author space.DID) (RepoState, error)
-	// RepoOps lists applied ops ascending by (rev, idx).
-	RepoOps(ctx context.Context, id space.ID, author space.DID, q OpsQuery) (OpsPage, error)
+	// Oplog reads a page of applied ops. Of a repo never written it fails with
+	// space.ErrRepoNotFound.
+	Oplog(ctx context.Context, id space.ID, author space.DID, q OpsQuery) (*Oplog, error)
 	// Repos lists the authors with at least one applied op, in any order.
 	Repos(ctx context.Context, id space.ID) ([]RepoInfo, error)
 }
@@ -226,12 +227,14 @@ type RepoInfo struct {
 }
 
 // OpsQuery selects ops after both Since (a rev) and Cursor ("rev/idx", already
-// checked by OpsCursor). Limit is 1 to 1,000.
+// checked by OpsCursor). Limit is 1 to 1,000; with WholeRevs a page that is full
+// has the rest of its last rev as well.
 type OpsQuery struct {
-	Since    space.TID
-	Cursor   string
-	Limit    int
-	NoValues bool
+	Since     space.TID
+	Cursor    string
+	Limit     int
+	NoValues  bool
+	WholeRevs bool
 }
 
 // RepoOp is one applied op. A zero CID is a delete, a zero Prev a create.
@@ -244,15 +247,38 @@ type RepoOp struct {
 	Value     space.Record
 }
 
-// OpsPage is a page of ops: with a Cursor while there may be more (the page is
-// full), with the State at the head, never both. A repo never written has
-// neither. Pruned says that ops behind Since or Cursor are not kept any more:
-// what comes does not lead from there to the head.
+// OpsPage is a page of ops, ascending by (rev, idx): with a Cursor while there
+// may be more (the page is full), with the State at the head, never both. A repo
+// never written has neither. Pruned says that ops behind Since or Cursor are not
+// kept any more: what comes does not lead from there to the head.
 type OpsPage struct {
 	Ops    []RepoOp
 	Cursor string
 	State  *RepoState
 	Pruned bool
+}
+
+// Oplog is a page of ops whose values are not read yet. Whoever asked for it
+// calls Close, once.
+type Oplog struct {
+	OpsPage
+	// Values gives those of Ops[from:to] that RepoOp tells of, by their places in
+	// Ops, in order. It is safe for concurrent use; nil: nobody wants values.
+	Values func(from, to int, give func(i int, value space.Record)) error
+	Close  func()
+}
+
+// Held is the page with its values as an Oplog.
+func (p OpsPage) Held() *Oplog {
+	values := func(from, to int, give func(int, space.Record)) error {
+		for i := from; i < to; i++ {
+			if v := p.Ops[i].Value; v != nil {
+				give(i, v)
+			}
+		}
+		return nil
+	}
+	return &Oplog{p, values, func() {}}
 }
 
 // Status is the one status structure: the CLI, the API and the page show it.

@@ -31,7 +31,8 @@ func (o *oplogs) RepoState(context.Context, space.ID, space.DID) (xrpc.RepoState
 	return xrpc.RepoState{}, space.ErrRepoNotFound
 }
 
-func (o *oplogs) RepoOps(_ context.Context, _ space.ID, author space.DID, q xrpc.OpsQuery) (p xrpc.OpsPage, err error) {
+func (o *oplogs) Oplog(_ context.Context, _ space.ID, author space.DID, q xrpc.OpsQuery) (*xrpc.Oplog, error) {
+	var p xrpc.OpsPage
 	for _, op := range o.logs[author] {
 		if q.Cursor != "" {
 			rev, idx, err := xrpc.ParseOpsCursor(q.Cursor)
@@ -44,11 +45,13 @@ func (o *oplogs) RepoOps(_ context.Context, _ space.ID, author space.DID, q xrpc
 		}
 		if len(p.Ops) == 2 {
 			last := p.Ops[1]
-			return xrpc.OpsPage{Ops: p.Ops, Cursor: xrpc.FormatOpsCursor(last.Rev, last.Idx)}, nil
+			p.Cursor = xrpc.FormatOpsCursor(last.Rev, last.Idx)
+			return p.Held(), nil
 		}
 		p.Ops = append(p.Ops, op)
 	}
-	return xrpc.OpsPage{Ops: p.Ops, State: &xrpc.RepoState{DID: author, Rev: o.rev[author], State: make([]byte, 2048)}}, nil
+	p.State = &xrpc.RepoState{DID: author, Rev: o.rev[author], State: make([]byte, 2048)}
+	return p.Held(), nil
 }
 
 // write appends one rev of changes: "+path" creates, "=path" updates, "-path"

@@ -322,23 +322,63 @@ func decodeStatement(b []byte) (*space.Statement, error) {
 	return s, f.end("statement")
 }
 
+// after reports whether o stands behind (rev, idx) in its oplog.
+func (o *OpRow) after(rev space.TID, idx int) bool { return o.Rev > rev || o.Rev == rev && o.Idx > idx }
+
 // minOp is the least an op takes in a page.
 const minOp = 8 + 1 + 1 + 1 + 1 + 1
+
+// opCount reads how many ops a page has.
+func (f *fields) opCount() (int, error) {
+	size := len(f.b)
+	n := f.uvarint()
+	if n > uint64(size/minOp) {
+		return 0, fmt.Errorf("decode ops: %w: %d in %d bytes", ErrDamaged, n, size)
+	}
+	return int(n), nil
+}
 
 func decodeOps(author space.DID, first uint64, b []byte) (p OpPage, err error) {
 	f := fields{b: b}
 	p.Author, p.First = author, first
-	n := f.uvarint()
-	if n > uint64(len(b)/minOp) {
-		return p, fmt.Errorf("decode ops: %w: %d in %d bytes", ErrDamaged, n, len(b))
+	n, err := f.opCount()
+	if err != nil {
+		return p, err
 	}
 	p.Rows = make([]OpRow, n)
+	var last space.NSID // a page often has one collection: it is held once
 	for i := range p.Rows {
-		p.Rows[i] = OpRow{
-			Rev: space.TID(f.uint()), Idx: int(f.uvarint()), Path: f.path(), CID: f.cid(), Prev: f.cid(),
+		o := &p.Rows[i]
+		o.Rev, o.Idx = space.TID(f.uint()), int(f.uvarint())
+		if in := f.text(); string(in) != string(last) {
+			last = space.NSID(in)
 		}
+		o.Path = space.Path{Collection: last, Key: space.RecordKey(f.text())}
+		o.CID, o.Prev = f.cid(), f.cid()
 	}
 	return p, f.end("ops")
+}
+
+// placeIn says how many ops of a page are not behind (rev, idx), and how many
+// it has, without making any.
+func placeIn(b []byte, rev space.TID, idx int) (before, all uint64, err error) {
+	f := fields{b: b}
+	n, err := f.opCount()
+	if err != nil {
+		return 0, 0, err
+	}
+	for range n {
+		o := OpRow{Rev: space.TID(f.uint()), Idx: int(f.uvarint())}
+		if o.after(rev, idx) {
+			return before, uint64(n), nil
+		}
+		before++
+		f.text()
+		f.text()
+		f.cid()
+		f.cid()
+	}
+	return before, uint64(n), f.end("ops")
 }
 
 func decodeKV(b []byte) (kv KV, err error) {

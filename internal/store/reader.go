@@ -46,7 +46,7 @@ func (r *reader) get(v *vault, key []byte) ([]byte, bool, error) {
 	if err != nil {
 		return nil, false, r.s.noteDamage(err)
 	}
-	plain, err := v.open(key, value)
+	plain, err := v.openOver(key, value) // the engine gives a copy
 	return plain, err == nil, err
 }
 
@@ -74,15 +74,20 @@ type row struct{ key, plain []byte }
 // at the first of all.
 func (r *reader) seek(within *util.Range, key []byte) iterator.Iterator {
 	it := r.snap.NewIterator(within, scanning)
+	goTo(it, key)
+	return it
+}
+
+// goTo moves to the last key that is not after key, or to the first of all;
+// false if there is none.
+func goTo(it iterator.Iterator, key []byte) bool {
 	switch ok := it.Seek(key); {
 	case !ok:
-		it.Last()
+		return it.Last()
 	case string(it.Key()) != string(key):
-		if !it.Prev() {
-			it.First()
-		}
+		return it.Prev() || it.First()
 	}
-	return it
+	return true
 }
 
 // prefix is the range of the keys that begin with p. It copies p.

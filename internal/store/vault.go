@@ -106,7 +106,13 @@ var errRow = fmt.Errorf("open row: %w", ErrDamaged)
 const nonceShared = 16
 
 // open gives the plaintext of the value stored at key.
-func (v *vault) open(key, value []byte) ([]byte, error) {
+func (v *vault) open(key, value []byte) ([]byte, error) { return v.unseal(key, value, false) }
+
+// openOver is open for a value that the caller owns: the plaintext takes its
+// place in memory.
+func (v *vault) openOver(key, value []byte) ([]byte, error) { return v.unseal(key, value, true) }
+
+func (v *vault) unseal(key, value []byte, over bool) ([]byte, error) {
 	if len(value) < nonceShared {
 		return nil, errRow
 	}
@@ -117,7 +123,11 @@ func (v *vault) open(key, value []byte) ([]byte, error) {
 	var nonce [chacha20poly1305.NonceSizeX]byte
 	copy(nonce[:], value[:nonceShared])
 	binary.BigEndian.PutUint64(nonce[nonceShared:], count)
-	plain, err := v.aead.Open(nil, nonce[:], value[nonceShared+n:], key)
+	sealed, to := value[nonceShared+n:], []byte(nil)
+	if over {
+		to = sealed[:0]
+	}
+	plain, err := v.aead.Open(to, nonce[:], sealed, key)
 	if err != nil {
 		return nil, errRow
 	}

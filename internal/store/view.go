@@ -1,9 +1,7 @@
 package store
 
 import (
-	"errors"
-	"iter"
-	"sort"
+	"encoding/binary"
 	"sync"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -126,8 +124,8 @@ func (v *View) Values(author space.DID, paths []space.IndexEntry, give func(i in
 }
 
 // OpsAfter are an author's ops behind (rev, idx), at most limit, out of count
-// that are stored. It finds the place by halving, at the cost of some twenty
-// reads.
+// that are stored. It finds the place by halving, one page of the oplog at each
+// step.
 func (v *View) OpsAfter(author space.DID, rev space.TID, idx int, count uint64, limit int) (ops []OpRow, err error) {
 	r, done, err := v.pin()
 	if err != nil {
@@ -135,35 +133,52 @@ func (v *View) OpsAfter(author space.DID, rev space.TID, idx int, count uint64, 
 	}
 	defer done()
 	p := v.space.key(func(b *blinder) []byte { return b.author(tableOps, author, macSize) })
-	after := func(o OpRow) bool { return o.Rev > rev || o.Rev == rev && o.Idx > idx }
 	gone, err := v.space.pruned(r, author)
 	if err != nil {
 		return nil, err
 	}
-	var failed error
-	from := int(gone.First) + sort.Search(int(count-min(count, gone.First)), func(n int) bool {
-		n += int(gone.First)
-		for page, err := range v.pages(r, author, p, uint64(n)) {
-			failed = errors.Join(failed, err)
-			return err != nil || after(page.Rows[min(max(0, n-int(page.First)), len(page.Rows)-1)])
+	it := r.snap.NewIterator(prefix(p), scanning)
+	defer it.Release()
+	from := gone.First // of the first op behind (rev, idx)
+	for to := count; from < to; {
+		n := from + (to-from)/2
+		if !goTo(it, binary.BigEndian.AppendUint64(p[:len(p):len(p)], n)) {
+			break
 		}
-		return true
-	})
-	if failed != nil {
-		return nil, failed
+		plain, err := v.space.vault.open(it.Key(), it.Value())
+		if err != nil {
+			return nil, err
+		}
+		before, all, err := placeIn(plain, rev, idx)
+		if err != nil {
+			return nil, err
+		}
+		switch first := numberOf(it.Key()); before {
+		case 0:
+			to = min(first, n)
+		case all:
+			from = max(first+all, n+1)
+		default:
+			from, to = first+before, first+before
+		}
 	}
-	for page, err := range v.pages(r, author, p, uint64(from)) {
+	for ok := goTo(it, binary.BigEndian.AppendUint64(p, from)); ok && len(ops) < limit; ok = it.Next() {
+		plain, err := v.space.vault.open(it.Key(), it.Value())
+		if err != nil {
+			return nil, err
+		}
+		page, err := decodeOps(author, numberOf(it.Key()), plain)
 		if err != nil {
 			return nil, err
 		}
 		for _, o := range page.Rows {
-			if !after(o) {
-				continue
-			}
-			if ops = append(ops, o); len(ops) == limit {
-				return ops, nil
+			if len(ops) < limit && o.after(rev, idx) {
+				ops = append(ops, o)
 			}
 		}
+	}
+	if err := it.Error(); err != nil {
+		return nil, r.s.noteDamage(err)
 	}
 	return ops, nil
 }
@@ -176,23 +191,4 @@ func (v *View) Pruned(author space.DID) (Pruned, error) {
 	}
 	defer done()
 	return v.space.pruned(r, author)
-}
-
-// pages are the pages of an oplog whose rows have prefix p, from the one that
-// holds op number from.
-func (v *View) pages(r *reader, author space.DID, p []byte, from uint64) iter.Seq2[OpPage, error] {
-	return func(yield func(OpPage, error) bool) {
-		for row, err := range r.segments(v.space.vault, p, from) {
-			var page OpPage
-			if err == nil {
-				page, err = decodeOps(author, numberOf(row.key), row.plain)
-			}
-			if err == nil && len(page.Rows) == 0 {
-				continue
-			}
-			if !yield(page, err) || err != nil {
-				return
-			}
-		}
-	}
 }

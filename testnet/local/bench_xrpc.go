@@ -348,42 +348,6 @@ func (b *xrpcBench) reads(ctx context.Context) error {
 	return nil
 }
 
-// ops reads the whole oplog in pages of 1,000 with values.
-func (b *xrpcBench) ops(ctx context.Context) error {
-	page := min(1000, b.o.Records)
-	pages := b.o.Records / page
-	ours, bare, err := b.turns(1, 1,
-		func() error {
-			cursor, got := "", 0
-			for got < b.o.Records {
-				body, err := b.ask(ctx, http.MethodGet, b.method("com.atproto.space.listRepoOps", "space="+b.big.AT()+"&limit="+fmt.Sprint(page)+"&cursor="+cursor), nil)
-				if err != nil {
-					return err
-				}
-				got += bytes.Count(body, []byte(`"value":`))
-				at := bytes.LastIndex(body, []byte(`"cursor":"`))
-				if at < 0 {
-					return fmt.Errorf("%d ops of %d", got, b.o.Records)
-				}
-				cursor, _, _ = strings.Cut(string(body[at+len(`"cursor":"`):]), `"`)
-			}
-			return nil
-		},
-		func() error {
-			for i := range pages {
-				if _, err := b.ask(ctx, http.MethodGet, fmt.Sprintf("%s/list?n=%d&count=%d", b.bare, i*page, page), nil); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	if err != nil {
-		return err
-	}
-	b.compare("listRepoOps", "ops/s", rate(b.o.Records, ours), rate(pages*page, bare))
-	return nil
-}
-
 // repos reads a whole repo: first from a node that has just started, then in
 // turns with the bare loop.
 func (b *xrpcBench) repos(ctx context.Context) error {
