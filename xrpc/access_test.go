@@ -320,7 +320,8 @@ func TestScopes(t *testing.T) {
 			allowed []access
 		}{
 			{owner, "node", []access{forNode, forCaller}},
-			{owner, "manage", []access{forFounder, forAuthority, forWriter, forReader, forMember, forCaller}},
+			{owner, "write", []access{forUploader, forWriter, forReader, forMember, forCaller}},
+			{owner, "manage", []access{forFounder, forUploader, forAuthority, forWriter, forReader, forMember, forCaller}},
 			{owner, "read", []access{forReader, forMember, forCaller}},
 			{other, "read", []access{forReader, forMember, forCaller}},
 		} {

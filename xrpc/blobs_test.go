@@ -118,6 +118,28 @@ func TestUploadBlob(t *testing.T) {
 	}
 }
 
+// To upload takes the owner and the scope to write, no more: what else a
+// token is for says nothing of it.
+func TestUploadScope(t *testing.T) {
+	f := crowded(t)
+	s := newServer(f)
+	for _, c := range []struct {
+		who   space.DID
+		scope string
+		code  int
+	}{
+		{owner, "write", 200}, {owner, "manage", 200}, {owner, "read node", 403}, {owner, "read_self", 403},
+		{other, "write", 403}, {readerDID, "read", 403}, {stranger, "write", 403},
+	} {
+		r := httptest.NewRequest(post, "http://localhost/xrpc/com.atproto.repo.uploadBlob", strings.NewReader("x"))
+		r.Header = http.Header{"Authorization": {"Bearer " + f.issue(c.who, c.scope)}, "Content-Type": {"image/png"}}
+		w := httptest.NewRecorder()
+		if s.ServeHTTP(w, r); w.Code != c.code || c.code == 403 && !strings.Contains(w.Body.String(), "Forbidden") {
+			t.Errorf("%s with %s: %d %s", c.who, c.scope, w.Code, w.Body)
+		}
+	}
+}
+
 type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }

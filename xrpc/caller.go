@@ -104,6 +104,7 @@ const (
 	forOwner     access = iota // the holder of the owner's own token
 	forNode                    // the owner, with node in the scope
 	forFounder                 // the owner, with manage in the scope
+	forUploader                // the owner, with write in the scope: what a record will refer to is in no space yet
 	forAuthority               // the owner, as far as the node lets them govern the space that is named
 	forWriter                  // a member who may write, into the own repo
 	forReader                  // a member who may read everything
@@ -113,7 +114,7 @@ const (
 
 // accessNames are what the table in the docs says.
 var accessNames = [...]string{
-	"owner", "owner (node)", "owner (manage)", "authority", "member (write)", "member (read)", "member", "any token",
+	"owner", "owner (node)", "owner (manage)", "owner (write)", "authority", "member (write)", "member (read)", "member", "any token",
 }
 
 // caller is who makes a request.
@@ -173,7 +174,11 @@ func (c *call) admit(m method) error {
 		return faultf(space.ErrForbidden, "%s: a token of the owner's with the scope node does this", c.nsid)
 	case m.who == forFounder && !(c.isOwner() && c.caller.Scope.Manage):
 		return faultf(space.ErrForbidden, "%s: a token of the owner's with the scope manage does this", c.nsid)
-	case m.who == forNode, m.who == forFounder, m.who == forCaller:
+	case m.who == forUploader && !c.isOwner():
+		return faultf(space.ErrForbidden, "this node has no keys of %s; write through a node of theirs", c.caller.DID)
+	case m.who == forUploader && c.caller.Scope.Level < space.LevelWrite:
+		return faultf(space.ErrForbidden, "Write access is required for this action")
+	case m.who == forNode, m.who == forFounder, m.who == forUploader, m.who == forCaller:
 		return nil
 	}
 	id, err := c.spaceID()

@@ -74,7 +74,7 @@ var methods = map[string]method{
 	"com.atproto.space.getRepo":         {verb: get, who: forMember, handle: sendRepo, needs: hasSnapshots, open: space.Policy.RecordsPublic},
 	"com.atproto.space.getBlob":         {verb: get, who: forMember, handle: sendBlob, needs: hasBlobs, open: space.Policy.RecordsPublic},
 	"com.atproto.space.listBlobs":       {verb: get, who: forMember, handle: listBlobs, needs: hasBlobs, open: space.Policy.RecordsPublic},
-	"com.atproto.repo.uploadBlob":       {verb: post, who: forFounder, handle: uploadBlob, needs: hasBlobs, body: true},
+	"com.atproto.repo.uploadBlob":       {verb: post, who: forUploader, handle: uploadBlob, needs: hasBlobs, body: true},
 
 	"com.atproto.space.getDelegationToken": {verb: get},
 	"com.atproto.space.getSpaceCredential": {verb: post},

@@ -116,12 +116,14 @@ func (s *suite) run() {
 		s.batchesOf(d)
 		s.listingsOf(d)
 		s.historyOf(d)
+		s.blobsOf(d)
 		s.membersOf(d)
 	}
 	s.front = ""
 	s.aliases()
 	s.invites()
 	s.config()
+	s.sockets()
 	s.manners()
 	s.access()
 	s.flag()

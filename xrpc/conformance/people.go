@@ -3,6 +3,8 @@ package conformance
 import (
 	"fmt"
 	"strings"
+
+	"github.com/kithnet/kith/space"
 )
 
 const (
@@ -153,11 +155,12 @@ func (s *suite) config() {
 // reads and changes are what the access section asks, each with arguments
 // that are good for every space.
 func reads(uri string) map[string][]string {
-	args := []string{"space", uri, "collection", collection, "rkey", "a"}
+	args := []string{"space", uri, "collection", collection, "rkey", "a", "cid", space.SumRaw(nil).String()}
 	return map[string][]string{
 		"com.atproto.simplespace.getSpace": args, listMembers: args, getRecord: args, listRecords: args, listRepoOps: args, repoState: args,
 		"com.atproto.space.getLatestCommit": args, "com.atproto.space.getRepo": args, "com.atproto.space.listRepos": args,
 		"com.atproto.simplespace.getConfig": args, "dev.happyview.space.listInvites": args,
+		getBlob: args, listBlobs: args, subscribe: args,
 	}
 }
 
