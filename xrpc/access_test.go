@@ -103,14 +103,14 @@ func TestX1StrangersLearnNothing(t *testing.T) {
 	}
 }
 
-// slowly is a node that needs time to find out that somebody has no place in a
+// slowNode is a node that needs time to find out that somebody has no place in a
 // space, and none to find no space.
-type slowly struct {
+type slowNode struct {
 	*fake
 	takes time.Duration
 }
 
-func (n slowly) Level(ctx context.Context, id space.ID, who space.DID) (space.Level, error) {
+func (n slowNode) Level(ctx context.Context, id space.ID, who space.DID) (space.Level, error) {
 	level, err := n.fake.Level(ctx, id, who)
 	if err == nil {
 		time.Sleep(n.takes)
@@ -123,7 +123,7 @@ func TestX1Timing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := crowded(t)
 		s := newServer(f)
-		s.Access = slowly{f, time.Millisecond}
+		s.Access = slowNode{f, time.Millisecond}
 		text := f.issue(stranger, "read")
 		for _, nsid := range inSpaces() {
 			verb := allMethods()[nsid].verb
