@@ -159,8 +159,7 @@ func (a *actor) epochIsOld() bool {
 	if err != nil || !ok {
 		return false
 	}
-	e, err := control.Parse(raw)
-	return err == nil && time.Since(time.UnixMilli(e.TimeMs)) > maxEpochAge
+	return time.Since(time.UnixMilli(control.TimeOf(raw))) > maxEpochAge
 }
 
 // auditKeepers drops devices of keepers that are revoked.
@@ -194,15 +193,18 @@ func (n *Node) auditKeepers(ctx context.Context, a *actor) error {
 // staleMembers are those with a revoked device that had the keys of the epoch.
 func (n *Node) staleMembers(ctx context.Context, a *actor) ([]identity.Commitment, error) {
 	st := a.control()
-	gens, err := n.wrappedTo(ctx, a, st)
-	if err != nil {
-		return nil, err
-	}
+	var gens map[identity.Commitment]uint32
 	var out []identity.Commitment
 	for m := range st.Members() {
 		who, known := n.identity(m.C)
-		if !known {
-			continue
+		if !known || !who.Stale(0) {
+			continue // nothing of theirs was ever revoked
+		}
+		if gens == nil {
+			var err error
+			if gens, err = n.wrappedTo(ctx, a, st); err != nil {
+				return nil, err
+			}
 		}
 		gen, wrapped := gens[m.C]
 		if !wrapped {

@@ -19,8 +19,12 @@ import (
 // tendParents looks for spaces to take part in because one of ours is a member.
 func (n *Node) tendParents() {
 	for n.ctx.Err() == nil {
+		known, err := n.allParents()
+		if err != nil {
+			n.log.Warn("parent spaces", "err", err)
+		}
 		for _, r := range n.all() {
-			n.findParents(n.ctx, r.actor)
+			n.findParents(n.ctx, r.actor, known[r.sid])
 		}
 		n.rest(time.Now().Add(jitter(delegateEvery)), n.kin.looks())
 	}
@@ -51,20 +55,21 @@ func (n *Node) nudge(p peer.ID, sid [32]byte) error {
 	})
 }
 
-// findParents asks now and then of which spaces this one is a member, and
-// takes part in those that are new.
-func (n *Node) findParents(ctx context.Context, a *actor) {
+// findParents asks now and then of which spaces this one is a member, beside
+// those known, and takes part in those that are new. Who orders the space is
+// who knows.
+func (n *Node) findParents(ctx context.Context, a *actor, known []parentRecord) {
 	if a.ownLevel() == space.LevelNone {
 		return
 	}
-	if n.kin.due(a.sid) {
-		if err := n.learnParents(ctx, a); err != nil {
+	if !a.sequences() && n.kin.due(a.sid) {
+		err := n.learnParents(ctx, a)
+		if err != nil {
 			n.log.Debug("ask for parent spaces", "space", fingerprint(a.sid), "err", err)
 		}
-	}
-	known, err := n.parents(a.sid)
-	if err != nil {
-		n.log.Warn("parent spaces", "err", err)
+		if known, err = n.parents(a.sid); err != nil {
+			n.log.Warn("parent spaces", "err", err)
+		}
 	}
 	for _, r := range known {
 		parent := [32]byte(r.Parent)
@@ -91,9 +96,6 @@ func (n *Node) left(sid [32]byte) bool {
 
 // learnParents asks those whose word counts for the parents of a space.
 func (n *Node) learnParents(ctx context.Context, a *actor) error {
-	if a.sequences() {
-		return nil // we are who knows
-	}
 	err := fmt.Errorf("nobody who speaks for the space is connected: %w", space.ErrUnavailable)
 	for _, p := range n.near(a.sid) {
 		got, askErr := n.consult(ctx, p, askParents, a.sid, []byte{})

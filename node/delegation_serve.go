@@ -50,19 +50,27 @@ func (r parentRecord) check() error {
 }
 
 // parents are the known parents of a space.
-func (n *Node) parents(child [32]byte) (out []parentRecord, err error) {
+func (n *Node) parents(child [32]byte) ([]parentRecord, error) {
+	all, err := n.allParents()
+	return all[child], err
+}
+
+// allParents are the parents of all spaces that have some.
+func (n *Node) allParents() (map[[32]byte][]parentRecord, error) {
+	out := map[[32]byte][]parentRecord{}
 	for kv, err := range n.store.List(parentTable) {
 		if err != nil {
 			return nil, fmt.Errorf("read parent spaces: %w", err)
 		}
-		if len(kv.Key) != 64 || [32]byte(kv.Key) != child {
+		if len(kv.Key) != 64 {
 			continue
 		}
 		var r parentRecord
 		if err := space.Unmarshal(kv.Value, &r); err != nil || r.check() != nil {
 			return nil, fmt.Errorf("read parent spaces: %w", space.ErrMalformed)
 		}
-		out = append(out, r)
+		child := [32]byte(kv.Key)
+		out[child] = append(out[child], r)
 	}
 	return out, nil
 }

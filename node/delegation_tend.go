@@ -57,7 +57,9 @@ func (n *Node) tendChildren() {
 		for _, r := range n.all() {
 			if all || moved[r.sid] || hasChildIn(r.control(), moved) {
 				n.restand(r.actor)
-				queue <- r.actor
+				if r.hasChildren() {
+					queue <- r.actor
+				}
 			}
 		}
 		close(queue)
@@ -75,6 +77,13 @@ func (n *Node) rest(until time.Time, woken <-chan struct{}) {
 	case <-t.C:
 	case <-woken:
 	}
+}
+
+func (a *actor) hasChildren() bool {
+	for range a.control().Delegations() {
+		return true
+	}
+	return false
 }
 
 func hasChildIn(st *control.State, set map[[32]byte]bool) bool {

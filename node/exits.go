@@ -140,6 +140,7 @@ func (n *Node) Forget(_ context.Context, id space.ID) error {
 	n.mu.Lock()
 	r := n.spaces[a.sid]
 	delete(n.spaces, a.sid)
+	n.sorted = nil
 	n.relays.set(a.sid, nil)
 	n.relayed.forget(a.sid)
 	n.mu.Unlock()

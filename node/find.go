@@ -1,8 +1,10 @@
 package node
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/kithnet/kith/space"
@@ -83,15 +85,18 @@ func (a *actor) place() place {
 	return live
 }
 
+// all are the spaces by ascending id: for reading, others read the same slice.
 func (n *Node) all() []*running {
 	n.mu.RLock()
-	defer n.mu.RUnlock()
-	out := make([]*running, 0, len(n.spaces))
-	for _, r := range n.spaces {
-		out = append(out, r)
+	out := n.sorted
+	n.mu.RUnlock()
+	if out != nil {
+		return out
 	}
-	slices.SortFunc(out, func(a, b *running) int { return slices.Compare(a.sid[:], b.sid[:]) })
-	return out
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sorted = slices.SortedFunc(maps.Values(n.spaces), func(a, b *running) int { return bytes.Compare(a.sid[:], b.sid[:]) })
+	return n.sorted
 }
 
 func (n *Node) spaceIDs() [][32]byte {

@@ -58,6 +58,9 @@ const coldFor = time.Minute
 // nobody leave.
 func (n *Node) makeRoom(wants *running) bool {
 	mine := n.hot.at(wants.sid)
+	if mine.IsZero() {
+		return false
+	}
 	var coldest *running
 	n.mu.RLock()
 	for _, r := range n.spaces {

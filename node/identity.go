@@ -410,8 +410,9 @@ func (n *Node) caughtUp() {
 // a few, keepers and the owner's other devices first.
 func (n *Node) confidants() []peer.ID {
 	var out []peer.ID
+	most := min(identityPeers, len(n.host.Network().Peers()))
 	add := func(p peer.ID) {
-		if p != n.host.ID() && len(out) < identityPeers && !slices.Contains(out, p) &&
+		if p != n.host.ID() && len(out) < most && !slices.Contains(out, p) &&
 			connectedTo(n.host, p) {
 			out = append(out, p)
 		}
@@ -421,6 +422,9 @@ func (n *Node) confidants() []peer.ID {
 	}
 	all := n.all()
 	for _, r := range all {
+		if len(out) >= most {
+			return out
+		}
 		for _, p := range n.keepers(r.actor) {
 			add(p.ID)
 		}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -267,11 +268,15 @@ func (n *Node) shape(st identity.State) [32]byte {
 	for _, a := range fullAddrs(n.host) {
 		h.Write([]byte(a + "\n"))
 	}
-	for _, r := range n.all() {
+	var line []byte
+	for _, r := range n.all() { // of many spaces, every few seconds: without a word to the heap
 		ctl := r.control()
 		_, in := ctl.Member(n.self.c)
-		known := len(n.book.of(r.sid)) > 0
-		fmt.Fprintf(h, "%x %q %t %t %t\n", r.sid, r.petname(), in, ctl.Deleted, known)
+		line = append(append(line[:0], r.sid[:]...), r.petname()...)
+		for _, yes := range []bool{in, ctl.Deleted, n.book.any(r.sid)} {
+			line = strconv.AppendBool(append(line, 0), yes)
+		}
+		h.Write(append(line, '\n'))
 	}
 	return [32]byte(h.Sum(nil))
 }

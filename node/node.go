@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -68,6 +69,7 @@ type Node struct {
 
 	mu     sync.RWMutex // guards what follows
 	spaces map[[32]byte]*running
+	sorted []*running // spaces, see all; nil since one came or went
 	topics map[envelope.TopicID]*actor
 	joins  map[[32]byte]*pendingJoin
 
@@ -362,11 +364,18 @@ func (n *Node) openSpaces() error {
 			}
 		}
 	}
+	if len(names) >= manySpaces {
+		n.spawn(debug.FreeOSMemory)
+	}
 	if n.store.Recovered() && whole {
 		return n.store.Audited()
 	}
 	return nil
 }
+
+// manySpaces leave more garbage when they are read than a quiet node would use
+// again: it is given back.
+const manySpaces = 1000
 
 // openTogether is how many spaces are read at one time, on all processors: most
 // of it is to verify what their logs begin with.
@@ -438,7 +447,7 @@ func (n *Node) start(a *actor) error {
 	ctx, cancel := context.WithCancel(n.ctx)
 	r := &running{actor: a, topics: map[envelope.TopicID]*gossip.Topic{}, ctx: ctx, cancel: cancel}
 	n.mu.Lock()
-	n.spaces[a.sid] = r
+	n.spaces[a.sid], n.sorted = r, nil
 	for id := range a.epochs {
 		n.topics[id] = a
 	}

@@ -102,6 +102,13 @@ func (b *peerBook) of(space [32]byte) []peer.AddrInfo {
 	return out
 }
 
+// any reports whether a peer of a space is known.
+func (b *peerBook) any(space [32]byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.spaces[space]) > 0
+}
+
 // knows reports whether a peer is among those of a space.
 func (b *peerBook) knows(space [32]byte, p peer.ID) bool {
 	b.mu.Lock()

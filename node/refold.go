@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/kithnet/kith/internal/store"
@@ -50,9 +49,7 @@ func (n *Node) refolder(ctx context.Context) {
 		}
 		now := time.Now()
 		all := n.all()
-		maps.DeleteFunc(due, func(sid [32]byte, _ time.Time) bool {
-			return !slices.ContainsFunc(all, func(r *running) bool { return r.sid == sid })
-		})
+		maps.DeleteFunc(due, func(sid [32]byte, _ time.Time) bool { return n.bySpace(sid) == nil })
 		for _, r := range all {
 			if _, known := due[r.sid]; !known {
 				due[r.sid] = r.refoldDue(now)

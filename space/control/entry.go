@@ -196,6 +196,15 @@ func TermOf(raw []byte) uint64 {
 	return binary.BigEndian.Uint64(raw[offTerm:])
 }
 
+// TimeOf reads the time out of the bytes of an entry that Parse took, in Unix
+// milliseconds.
+func TimeOf(raw []byte) int64 {
+	if len(raw) < offProposer {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint64(raw[offTime:]))
+}
+
 // Opened reports whether the body is there.
 func (e *Entry) Opened() bool { return e.opened }
 

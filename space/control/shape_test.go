@@ -76,11 +76,14 @@ func TestBodiesComeBack(t *testing.T) {
 				t.Errorf("%v with the body of a %v: %v", k, e.Kind, err)
 			}
 		}
+		if TimeOf(e.Raw()) != e.TimeMs {
+			t.Errorf("the time of entry %d reads as %d", e.Seq, TimeOf(e.Raw()))
+		}
 		if TermOf(e.Raw()) != e.Term {
 			t.Errorf("term of entry %d", e.Seq)
 		}
 	}
-	if TermOf(nil) != 0 {
+	if TimeOf(nil) != 0 || TermOf(nil) != 0 {
 		t.Error("term of nothing")
 	}
 }
