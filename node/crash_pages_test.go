@@ -28,7 +28,7 @@ func newPerson(t *testing.T) *person {
 func (p *person) back(t *testing.T, others ...*person) {
 	t.Helper()
 	p.Node = boot(t, p.home, onDisk(p.disk), func(c *Config) {
-		if c.Log != nil {
+		if c.Log != nil && p.Node != nil {
 			c.Log = c.Log.With("who", p.self.did[len(p.self.did)-4:])
 		}
 	})
