@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -247,14 +246,6 @@ func compareKeys(a, b []byte) int {
 	return bytes.Compare(a, b)
 }
 
-// compareKeyStrings is compareKeys for strings.
-func compareKeyStrings(a, b string) int {
-	if len(a) != len(b) {
-		return len(a) - len(b)
-	}
-	return strings.Compare(a, b)
-}
-
 // appendHead writes a head in the fewest bytes.
 func appendHead(b []byte, major byte, arg uint64) []byte {
 	m := major << 5
@@ -281,7 +272,7 @@ func appendInt(b []byte, v int64) []byte {
 	return appendHead(b, majorUint, uint64(v))
 }
 
-func appendText(b []byte, s string) []byte {
+func appendText[T string | []byte](b []byte, s T) []byte {
 	return append(appendHead(b, majorText, uint64(len(s))), s...)
 }
 

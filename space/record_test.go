@@ -266,6 +266,7 @@ func FuzzRecordFromJSON(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		checkNaive(t, b)
 		r, err := RecordFromJSON(b)
 		if err != nil {
 			return

@@ -3,13 +3,12 @@ package space
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
-	"strings"
-	"unicode/utf8"
+
+	"github.com/kithnet/kith/space/jsontext"
 )
 
 // MaxRecordJSON is the length of JSON that is looked at for a record.
@@ -26,243 +25,255 @@ func RecordFromJSON(b []byte) (Record, error) {
 	if len(b) > MaxRecordJSON {
 		return nil, fmt.Errorf("record: %d bytes of JSON: %w", len(b), ErrTooLarge)
 	}
-	if err := checkUnicode(b); err != nil {
-		return nil, fmt.Errorf("record: %w", err)
+	p := jsonParser{s: jsontext.New(b), out: make([]byte, 0, len(b)), path: make([]step, 0, 8), entries: make([]entry, 0, 16)}
+	err := p.value(0)
+	if err == nil {
+		err = p.syntax(p.s.End())
 	}
-	p := jsonParser{dec: json.NewDecoder(bytes.NewReader(b))}
-	p.dec.UseNumber()
-	v, err := p.value(0)
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
-	if _, err := p.dec.Token(); err != io.EOF {
-		return nil, fmt.Errorf("record: something follows the object: %w", ErrMalformed)
-	}
-	if _, ok := v.(map[string]any); !ok {
+	if p.out[0]>>5 != majorMap {
 		return nil, fmt.Errorf("record: not an object: %w", ErrMalformed)
 	}
-	r := Record(appendValue(nil, v))
-	if len(r) > MaxRecord {
-		return nil, fmt.Errorf("record: %d bytes: %w", len(r), ErrTooLarge)
+	if len(p.out) > MaxRecord {
+		return nil, fmt.Errorf("record: %d bytes: %w", len(p.out), ErrTooLarge)
 	}
-	return r, nil
+	return p.out, nil
 }
 
-// checkUnicode refuses what encoding/json would quietly replace: bytes that
-// are not UTF-8 and escapes of half a surrogate pair.
-func checkUnicode(b []byte) error {
-	if !utf8.Valid(b) {
-		return fmt.Errorf("text is not UTF-8: %w", ErrMalformed)
-	}
-	for {
-		i := bytes.IndexByte(b, '\\')
-		if i < 0 {
-			return nil
-		}
-		b = b[i:]
-		unit, ok := escapedUnit(b)
-		switch {
-		case !ok:
-			b = b[min(2, len(b)):]
-		case 0xd800 <= unit && unit < 0xdc00:
-			if low, _ := escapedUnit(b[6:]); low < 0xdc00 || low > 0xdfff {
-				return fmt.Errorf(`text holds half a surrogate pair, \u%04x: %w`, unit, ErrMalformed)
-			}
-			b = b[12:]
-		case 0xdc00 <= unit && unit <= 0xdfff:
-			return fmt.Errorf(`text holds half a surrogate pair, \u%04x: %w`, unit, ErrMalformed)
-		default:
-			b = b[6:]
-		}
-	}
-}
-
-// escapedUnit reads the UTF-16 unit of \uXXXX at the beginning of b.
-func escapedUnit(b []byte) (uint64, bool) {
-	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
-		return 0, false
-	}
-	v, err := strconv.ParseUint(string(b[2:6]), 16, 16)
-	return v, err == nil
-}
-
-// jsonParser builds a tree of map[string]any, []any, string, int64, bool, nil,
-// []byte and CID.
+// jsonParser writes DRISL while it walks over JSON. What stands in another
+// order there is put right when its end is reached.
 type jsonParser struct {
-	dec   *json.Decoder
-	path  []string // where it stands: ".field" and "[3]"
-	items int
+	s       jsontext.Scanner
+	out     []byte
+	path    []step
+	entries []entry // of the maps that are open, outermost first
+	sorted  []byte  // scratch
+	items   int
 }
+
+// step is a key, or a place in a list if key is nil.
+type step struct {
+	key []byte
+	n   int
+}
+
+// entry is where a key and its value stand in the output: head from, text key,
+// value val, end to.
+type entry struct{ from, key, val, to int }
 
 func (p *jsonParser) errorf(kind error, format string, args ...any) error {
 	what := fmt.Sprintf(format, args...)
 	if len(p.path) == 0 {
 		return fmt.Errorf("%s: %w", what, kind)
 	}
-	field := strings.TrimPrefix(strings.Join(p.path, ""), ".")
+	var field []byte
+	for _, at := range p.path {
+		if at.key == nil {
+			field = fmt.Appendf(field, "[%d]", at.n)
+			continue
+		}
+		if len(field) > 0 {
+			field = append(field, '.')
+		}
+		field = append(field, at.key...)
+	}
 	return fmt.Errorf("field %s: %s: %w", field, what, kind)
 }
 
-func (p *jsonParser) token() (json.Token, error) {
-	t, err := p.dec.Token()
-	if err != nil {
-		return nil, p.errorf(ErrMalformed, "not JSON: %v", err)
+// syntax is the scanner's error, if it is one, with the place.
+func (p *jsonParser) syntax(err error) error {
+	if errors.Is(err, jsontext.ErrSyntax) {
+		return p.errorf(ErrMalformed, "%v", err)
 	}
-	return t, nil
+	return err
 }
 
-func (p *jsonParser) value(depth int) (any, error) {
+func (p *jsonParser) tooDeep() error {
+	return p.errorf(ErrTooLarge, "nested more than %d deep", MaxDepth)
+}
+
+func (p *jsonParser) value(depth int) error {
 	if p.items++; p.items > MaxRecord {
-		return nil, p.errorf(ErrTooLarge, "too many values")
+		return p.errorf(ErrTooLarge, "too many values")
 	}
-	t, err := p.token()
-	if err != nil {
-		return nil, err
-	}
-	switch t := t.(type) {
-	case json.Number:
-		return p.integer(string(t))
-	case json.Delim:
+	switch c := p.s.Peek(); {
+	case c == '"':
+		quoted, err := p.s.Quoted()
+		if err != nil {
+			return p.syntax(err)
+		}
+		p.out = appendText(p.out, jsontext.Unquote(quoted))
+	case c == '{' || c == '[':
 		// One level more than a record may have, for a link down there.
 		if depth > MaxDepth {
-			return nil, p.errorf(ErrTooLarge, "nested more than %d deep", MaxDepth)
+			return p.tooDeep()
 		}
-		if t == '[' {
+		if c == '[' {
 			return p.array(depth + 1)
 		}
 		return p.object(depth + 1)
+	case c == '-' || '0' <= c && c <= '9':
+		number, err := p.s.Number()
+		if err != nil {
+			return p.syntax(err)
+		}
+		return p.integer(number)
 	default:
-		return t, nil // string, bool, nil
+		if err := p.s.Word(); err != nil {
+			return p.syntax(err)
+		}
+		p.out = append(p.out, simpleOf(c))
 	}
+	return nil
 }
 
-func (p *jsonParser) integer(s string) (any, error) {
-	if strings.ContainsAny(s, ".eE") {
-		return nil, p.errorf(ErrMalformed, "%.40s: records hold no floats", s)
+// simpleOf is true, false or null, by how it begins.
+func simpleOf(c byte) byte {
+	switch c {
+	case 't':
+		return simpleTrue
+	case 'f':
+		return simpleFalse
 	}
-	v, err := strconv.ParseInt(s, 10, 64)
+	return simpleNull
+}
+
+func (p *jsonParser) integer(s []byte) error {
+	if bytes.ContainsAny(s, ".eE") {
+		return p.errorf(ErrMalformed, "%.40s: records hold no floats", s)
+	}
+	v, err := strconv.ParseInt(string(s), 10, 64)
 	if err != nil || v > maxSafeInt || v < -maxSafeInt {
-		return nil, p.errorf(ErrMalformed, "%.40s: integers are within ±(2^53-1)", s)
+		return p.errorf(ErrMalformed, "%.40s: integers are within ±(2^53-1)", s)
 	}
-	return v, nil
+	p.out = appendInt(p.out, v)
+	return nil
 }
 
-func (p *jsonParser) array(depth int) (any, error) {
+// within reads a value at a place below where the parser is.
+func (p *jsonParser) within(at step, depth int) error {
+	p.path = append(p.path, at)
+	if err := p.value(depth); err != nil {
+		return err
+	}
+	p.path = p.path[:len(p.path)-1]
+	return nil
+}
+
+// head fills in the head of a list or map that was begun at start with a byte
+// for it, now that it is known how long it is.
+func (p *jsonParser) head(start int, major byte, n int) {
+	var buf [9]byte
+	head := appendHead(buf[:0], major, uint64(n))
+	p.out = slices.Insert(p.out, start+1, head[1:]...)
+	p.out[start] = head[0]
+}
+
+func (p *jsonParser) array(depth int) error {
 	if depth > MaxDepth {
-		return nil, p.errorf(ErrTooLarge, "nested more than %d deep", MaxDepth)
+		return p.tooDeep()
 	}
-	list := []any{}
-	for p.dec.More() {
-		p.path = append(p.path, "["+strconv.Itoa(len(list))+"]")
-		v, err := p.value(depth)
-		if err != nil {
-			return nil, err
-		}
-		p.path = p.path[:len(p.path)-1]
-		list = append(list, v)
-	}
-	_, err := p.token() // the closing bracket
-	return list, err
+	start, n := len(p.out), 0
+	p.out = append(p.out, 0)
+	err := p.s.Array(func() error {
+		n++
+		return p.within(step{n: n - 1}, depth)
+	})
+	p.head(start, majorArray, n)
+	return p.syntax(err)
 }
 
-func (p *jsonParser) object(depth int) (any, error) {
-	m := map[string]any{}
-	notation := ""
-	for p.dec.More() {
-		t, err := p.token()
-		if err != nil {
-			return nil, err
+func (p *jsonParser) object(depth int) error {
+	start, first := len(p.out), len(p.entries)
+	p.out = append(p.out, 0)
+	err := p.s.Object(func(key []byte) error {
+		e := entry{from: len(p.out)}
+		p.out = appendText(p.out, key)
+		e.val = len(p.out)
+		e.key = e.val - len(key)
+		if err := p.within(step{key: key}, depth); err != nil {
+			return err
 		}
-		key := t.(string) // the decoder lets nothing else stand here
-		p.path = append(p.path, "."+key)
-		if _, twice := m[key]; twice {
-			return nil, p.errorf(ErrMalformed, "stands twice")
-		}
-		if m[key], err = p.value(depth); err != nil {
-			return nil, err
-		}
-		p.path = p.path[:len(p.path)-1]
-		if isNotation(key) {
-			notation = key
-		}
+		e.to = len(p.out)
+		p.entries = append(p.entries, e)
+		return nil
+	})
+	if err != nil {
+		return p.syntax(err)
 	}
-	if _, err := p.token(); err != nil { // the closing brace
-		return nil, err
-	}
-	if notation != "" {
-		return p.notation(notation, m)
+	all := p.entries[first:]
+	p.entries = p.entries[:first]
+	for _, e := range all {
+		if key := p.out[e.key:e.val]; isNotation(string(key)) {
+			return p.notation(start, string(key), all)
+		}
 	}
 	if depth > MaxDepth {
-		return nil, p.errorf(ErrTooLarge, "nested more than %d deep", MaxDepth)
+		return p.tooDeep()
 	}
-	return m, nil
+	if err := p.sort(start, all); err != nil {
+		return err
+	}
+	p.head(start, majorMap, len(all))
+	return nil
 }
 
-// notation reads {"$link": text} or {"$bytes": text}.
-func (p *jsonParser) notation(key string, m map[string]any) (any, error) {
-	s, ok := m[key].(string)
-	if !ok || len(m) != 1 {
-		return nil, p.errorf(ErrMalformed, "an object with %s holds that one text and nothing else", key)
+// sort puts the entries of a map into their order and refuses a key that stands
+// twice.
+func (p *jsonParser) sort(start int, all []entry) error {
+	key := func(e entry) []byte { return p.out[e.key:e.val] }
+	order := func(x, y entry) int { return compareKeys(key(x), key(y)) }
+	moved := !slices.IsSortedFunc(all, order)
+	p.sorted = p.sorted[:0]
+	if moved {
+		slices.SortFunc(all, order)
+		p.sorted = slices.Grow(p.sorted, len(p.out)-start)
 	}
+	for i, e := range all {
+		if i > 0 && bytes.Equal(key(all[i-1]), key(e)) {
+			p.path = append(p.path, step{key: key(e)})
+			return p.errorf(ErrMalformed, "stands twice")
+		}
+		if moved {
+			p.sorted = append(p.sorted, p.out[e.from:e.to]...)
+		}
+	}
+	copy(p.out[start+1:], p.sorted)
+	return nil
+}
+
+// notation reads {"$link": text} or {"$bytes": text}, which stands in the output
+// as a map yet.
+func (p *jsonParser) notation(start int, key string, all []entry) error {
+	if e := all[0]; len(all) != 1 || p.out[e.val]>>5 != majorText {
+		return p.errorf(ErrMalformed, "an object with %s holds that one text and nothing else", key)
+	}
+	c := checker{b: p.out, off: all[0].val}
+	_, n, _ := c.head()
+	text, _ := c.take(n)
 	if key == "$link" {
-		c, err := ParseCID(s)
+		cid, err := ParseCID(string(text))
 		if err != nil {
-			return nil, p.errorf(err, "$link")
+			return p.errorf(err, "$link")
 		}
-		return c, nil
+		p.out = appendCID(p.out[:start], cid)
+		return nil
 	}
 	enc := base64.RawStdEncoding
-	if strings.HasSuffix(s, "=") {
+	if bytes.HasSuffix(text, []byte("=")) {
 		enc = base64.StdEncoding
 	}
-	if strings.ContainsAny(s, "\r\n") { // the decoder would skip them
-		return nil, p.errorf(ErrMalformed, "$bytes is not base64")
+	if bytes.ContainsAny(text, "\r\n") { // the decoder would skip them
+		return p.errorf(ErrMalformed, "$bytes is not base64")
 	}
-	b, err := enc.Strict().DecodeString(s)
+	b, err := enc.Strict().AppendDecode(nil, text)
 	if err != nil {
-		return nil, p.errorf(ErrMalformed, "$bytes is not base64")
+		return p.errorf(ErrMalformed, "$bytes is not base64")
 	}
-	return b, nil
-}
-
-// appendValue writes a tree of jsonParser as DRISL.
-func appendValue(b []byte, v any) []byte {
-	switch v := v.(type) {
-	case nil:
-		return append(b, simpleNull)
-	case bool:
-		if v {
-			return append(b, simpleTrue)
-		}
-		return append(b, simpleFalse)
-	case int64:
-		return appendInt(b, v)
-	case string:
-		return appendText(b, v)
-	case []byte:
-		return appendBytes(b, v)
-	case CID:
-		return appendCID(b, v)
-	case []any:
-		b = appendHead(b, majorArray, uint64(len(v)))
-		for _, item := range v {
-			b = appendValue(b, item)
-		}
-		return b
-	case map[string]any:
-		keys := make([]string, 0, len(v))
-		for k := range v {
-			keys = append(keys, k)
-		}
-		slices.SortFunc(keys, compareKeyStrings)
-		b = appendHead(b, majorMap, uint64(len(keys)))
-		for _, k := range keys {
-			b = appendValue(appendText(b, k), v[k])
-		}
-		return b
-	default:
-		panic(fmt.Sprintf("space: %T in a JSON tree", v))
-	}
+	p.out = appendBytes(p.out[:start], b)
+	return nil
 }
 
 // JSON is the record as JSON, keys in the order they have in the record, no

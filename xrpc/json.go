@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/jsontext"
 )
 
 // maxJSONDepth bounds nesting: a record has 16 levels, a batch adds three.
@@ -26,9 +26,8 @@ type member struct {
 // parseObject checks that b is one JSON object (RFC 8259, UTF-8, no key twice
 // in any object, no lone surrogate, maxJSONDepth deep) and splits it.
 func parseObject(b []byte) (object, error) {
-	s := scanner{b: b, keys: make([][]byte, 0, 16)}
-	s.space()
-	if s.peek() != '{' {
+	s := scanner{jsontext.New(b), make([][]byte, 0, 16)}
+	if s.Peek() != '{' {
 		if err := s.only(); err != nil {
 			return object{}, err
 		}
@@ -37,7 +36,7 @@ func parseObject(b []byte) (object, error) {
 	o := object{members: make([]member, 0, 8)}
 	err := s.object(1, func(key, raw []byte) { o.members = append(o.members, member{key, raw}) })
 	if err == nil {
-		err = s.end()
+		err = s.End()
 	}
 	if err != nil {
 		return object{}, s.at(err)
@@ -73,11 +72,7 @@ func (o object) text(key string) (string, bool, error) {
 	if raw[0] != '"' {
 		return "", false, faultf(errShape, "%s: must be a string", key)
 	}
-	s, err := unquote(raw)
-	if err != nil {
-		return "", false, faultf(errRequest, "%s: %v", key, err)
-	}
-	return string(s), true, nil
+	return string(jsontext.Unquote(raw)), true, nil
 }
 
 func (o object) boolean(key string) (v, ok bool, err error) {
@@ -130,7 +125,7 @@ func (o object) array(key string, most int) (elems [][]byte, ok bool, err error)
 	if raw[0] != '[' {
 		return nil, false, faultf(errShape, "%s: must be an array", key)
 	}
-	s := scanner{b: raw}
+	s := scanner{Scanner: jsontext.New(raw)}
 	over := errors.New("too many")
 	err = s.array(1, func(elem []byte) error {
 		if len(elems) == most {
@@ -156,37 +151,30 @@ func (o object) texts(key string, most int) ([]string, error) {
 		if e[0] != '"' {
 			return nil, faultf(errShape, "%s: must be an array of strings", key)
 		}
-		s, err := unquote(e)
-		if err != nil {
-			return nil, faultf(errRequest, "%s: %v", key, err)
-		}
-		out = append(out, string(s))
+		out = append(out, string(jsontext.Unquote(e)))
 	}
 	return out, nil
 }
 
-// scanner walks JSON text once.
+// scanner checks the depth of what it walks over, and that no key stands twice.
 type scanner struct {
-	b    []byte
-	pos  int
+	jsontext.Scanner
 	keys [][]byte // of the objects that are open, outermost first
 }
-
-var errJSON = errors.New("not JSON")
 
 // at turns a scanner's error into the caller's, with the place.
 func (s *scanner) at(err error) error {
 	if errors.Is(err, space.ErrTooLarge) {
 		return faultf(errRequest, "body: JSON is nested more than %d deep", maxJSONDepth)
 	}
-	return faultf(errRequest, "body: %v at byte %d", err, s.pos)
+	return faultf(errRequest, "body: %v at byte %d", err, s.Pos())
 }
 
 // only checks a whole text that holds one value of any kind.
 func (s *scanner) only() error {
 	err := s.value(1)
 	if err == nil {
-		err = s.end()
+		err = s.End()
 	}
 	if err != nil {
 		return s.at(err)
@@ -194,135 +182,21 @@ func (s *scanner) only() error {
 	return nil
 }
 
-func (s *scanner) end() error {
-	s.space()
-	if s.pos != len(s.b) {
-		return fmt.Errorf("%w: text after the value", errJSON)
-	}
-	return nil
-}
-
-// peek is the byte at pos, 0 at the end: no JSON token begins with 0.
-func (s *scanner) peek() byte {
-	if s.pos < len(s.b) {
-		return s.b[s.pos]
-	}
-	return 0
-}
-
-func (s *scanner) space() {
-	for s.pos < len(s.b) {
-		switch s.b[s.pos] {
-		case ' ', '\t', '\n', '\r':
-			s.pos++
-		default:
-			return
-		}
-	}
-}
-
 // value moves over one value at the given depth.
-func (s *scanner) value(depth int) error {
-	switch c := s.peek(); {
+func (s *scanner) value(depth int) (err error) {
+	switch c := s.Peek(); {
 	case c == '"':
-		_, err := s.str()
-		return err
+		_, err = s.Quoted()
 	case c == '{':
-		return s.object(depth, nil)
+		err = s.object(depth, nil)
 	case c == '[':
-		return s.array(depth, nil)
-	case c == 't':
-		return s.literal("true")
-	case c == 'f':
-		return s.literal("false")
-	case c == 'n':
-		return s.literal("null")
+		err = s.array(depth, nil)
 	case c == '-' || '0' <= c && c <= '9':
-		return s.number()
+		_, err = s.Number()
+	default:
+		err = s.Word()
 	}
-	return fmt.Errorf("%w: a value is missing", errJSON)
-}
-
-func (s *scanner) literal(word string) error {
-	if !bytes.HasPrefix(s.b[s.pos:], []byte(word)) {
-		return fmt.Errorf("%w: want %s", errJSON, word)
-	}
-	s.pos += len(word)
-	return nil
-}
-
-func (s *scanner) number() error {
-	if s.peek() == '-' {
-		s.pos++
-	}
-	if s.peek() == '0' {
-		s.pos++
-	} else if !s.digits() {
-		return fmt.Errorf("%w: digits are missing", errJSON)
-	}
-	if s.peek() == '.' {
-		s.pos++
-		if !s.digits() {
-			return fmt.Errorf("%w: digits are missing", errJSON)
-		}
-	}
-	if c := s.peek(); c == 'e' || c == 'E' {
-		s.pos++
-		if c := s.peek(); c == '+' || c == '-' {
-			s.pos++
-		}
-		if !s.digits() {
-			return fmt.Errorf("%w: digits are missing", errJSON)
-		}
-	}
-	return nil
-}
-
-func (s *scanner) digits() bool {
-	from := s.pos
-	for c := s.peek(); '0' <= c && c <= '9'; c = s.peek() {
-		s.pos++
-	}
-	return s.pos > from
-}
-
-// plain are the bytes of a string that stand for themselves.
-var plain = func() (t [256]bool) {
-	for c := 0x20; c < utf8.RuneSelf; c++ {
-		t[c] = c != '"' && c != '\\'
-	}
-	return t
-}()
-
-// str moves over a string and returns it with its quotes.
-func (s *scanner) str() ([]byte, error) {
-	b, from := s.b, s.pos
-	for i := from + 1; i < len(b); {
-		c := b[i]
-		if plain[c] {
-			i++
-			continue
-		}
-		n := 0
-		switch {
-		case c == '"':
-			s.pos = i + 1
-			return b[from:s.pos], nil
-		case c == '\\':
-			n = escape(b[i:])
-		case c >= utf8.RuneSelf:
-			if r, size := utf8.DecodeRune(b[i:]); r != utf8.RuneError || size > 1 {
-				n = size
-			}
-		}
-		if n == 0 {
-			s.pos = i
-			return nil, fmt.Errorf("%w: a string has a control character, a bad escape or no UTF-8", errJSON)
-		}
-		i += n
-	}
-	s.pos = len(b)
-	return nil, fmt.Errorf("%w: string without end", errJSON)
+	return err
 }
 
 // object moves over an object and gives each member to each, if there is one.
@@ -330,47 +204,20 @@ func (s *scanner) object(depth int, each func(key, raw []byte)) error {
 	if depth > maxJSONDepth {
 		return space.ErrTooLarge
 	}
-	s.pos++
 	first := len(s.keys)
 	seen := map[string]bool(nil)
-	s.space()
-	for s.peek() != '}' {
-		if s.peek() != '"' {
-			return fmt.Errorf("%w: want a key", errJSON)
-		}
-		quoted, err := s.str()
-		if err != nil {
-			return err
-		}
-		key, err := unquote(quoted)
-		if err != nil {
-			return err
-		}
+	err := s.Object(func(key []byte) (err error) {
 		if seen, err = s.unique(first, key, seen); err != nil {
 			return err
 		}
-		s.space()
-		if s.peek() != ':' {
-			return fmt.Errorf("%w: want a colon", errJSON)
+		from := s.Pos()
+		if err = s.value(depth + 1); err == nil && each != nil {
+			each(key, s.Since(from))
 		}
-		s.pos++
-		s.space()
-		from := s.pos
-		if err := s.value(depth + 1); err != nil {
-			return err
-		}
-		if each != nil {
-			each(key, s.b[from:s.pos])
-		}
-		if more, err := s.comma('}'); err != nil {
-			return err
-		} else if !more {
-			break
-		}
-	}
+		return err
+	})
 	s.keys = s.keys[:first]
-	s.pos++
-	return nil
+	return err
 }
 
 // unique remembers a key of the object whose keys begin at first: in a list
@@ -380,7 +227,7 @@ func (s *scanner) unique(first int, key []byte, seen map[string]bool) (map[strin
 	if seen == nil {
 		for _, k := range s.keys[first:] {
 			if bytes.Equal(k, key) {
-				return nil, fmt.Errorf("%w: key %q twice", errJSON, clip(string(key)))
+				return nil, twice(key)
 			}
 		}
 		s.keys = append(s.keys, key)
@@ -394,10 +241,14 @@ func (s *scanner) unique(first int, key []byte, seen map[string]bool) (map[strin
 		return seen, nil
 	}
 	if seen[string(key)] {
-		return nil, fmt.Errorf("%w: key %q twice", errJSON, clip(string(key)))
+		return nil, twice(key)
 	}
 	seen[string(key)] = true
 	return seen, nil
+}
+
+func twice(key []byte) error {
+	return fmt.Errorf("%w: key %q twice", jsontext.ErrSyntax, clip(string(key)))
 }
 
 // array moves over an array and gives each element to each, if there is one.
@@ -405,42 +256,21 @@ func (s *scanner) array(depth int, each func(elem []byte) error) error {
 	if depth > maxJSONDepth {
 		return space.ErrTooLarge
 	}
-	s.pos++
-	s.space()
-	for s.peek() != ']' {
-		from := s.pos
-		if err := s.value(depth + 1); err != nil {
-			return err
+	return s.Array(func() error {
+		from := s.Pos()
+		err := s.value(depth + 1)
+		if err == nil && each != nil {
+			err = each(s.Since(from))
 		}
-		if each != nil {
-			if err := each(s.b[from:s.pos]); err != nil {
-				return err
-			}
-		}
-		if more, err := s.comma(']'); err != nil {
-			return err
-		} else if !more {
-			break
-		}
-	}
-	s.pos++
-	return nil
+		return err
+	})
 }
 
-// comma moves over a comma that another member must follow, or stops at the
-// closing bracket.
-func (s *scanner) comma(closing byte) (more bool, err error) {
-	s.space()
-	if s.peek() == closing {
-		return false, nil
+// clip shortens foreign text for a message.
+func clip(s string) string {
+	const shown = 80
+	if len(s) > shown {
+		return s[:shown] + "…"
 	}
-	if s.peek() != ',' {
-		return false, fmt.Errorf("%w: want a comma or %q", errJSON, closing)
-	}
-	s.pos++
-	s.space()
-	if s.peek() == closing {
-		return false, fmt.Errorf("%w: comma without a value", errJSON)
-	}
-	return true, nil
+	return s
 }

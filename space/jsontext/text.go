@@ -1,26 +1,28 @@
-package xrpc
+package jsontext
 
 import (
 	"bytes"
-	"fmt"
 	"unicode/utf8"
 )
 
 // escape is the length of the escape at the start of b, surrogate pairs as
-// one, 0 if it is none.
-func escape(b []byte) int {
+// one. It is 0 if there is something else, and what says what.
+func escape(b []byte) (n int, what string) {
 	if len(b) < 2 {
-		return 0
+		return 0, "string without end"
 	}
 	switch b[1] {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-		return 2
+		return 2, ""
 	case 'u':
 		if _, n := unicodeEscape(b); n > 0 {
-			return n
+			return n, ""
+		}
+		if _, ok := hex4(b); ok {
+			return 0, "text holds half a surrogate pair"
 		}
 	}
-	return 0
+	return 0, "a string holds a bad escape"
 }
 
 // unicodeEscape reads \uXXXX or a surrogate pair; n is 0 if it is neither.
@@ -58,24 +60,22 @@ func hex4(b []byte) (rune, bool) {
 	return r, true
 }
 
-// unquote is the text of a string that str accepted: part of it if nothing is
+// Unquote is the text of a string that Quoted gave: a part of it if nothing is
 // escaped there.
-func unquote(quoted []byte) ([]byte, error) {
+func Unquote(quoted []byte) []byte {
 	b := quoted[1 : len(quoted)-1]
 	if bytes.IndexByte(b, '\\') < 0 {
-		return b, nil
+		return b
 	}
 	out := make([]byte, 0, len(b))
-	for len(b) > 0 {
-		if b[0] != '\\' {
-			out = append(out, b[0])
-			b = b[1:]
-			continue
+	for {
+		i := bytes.IndexByte(b, '\\')
+		if i < 0 {
+			return append(out, b...)
 		}
-		n := escape(b)
-		if n == 0 {
-			return nil, fmt.Errorf("%w: bad escape", errJSON)
-		}
+		out = append(out, b[:i]...)
+		b = b[i:]
+		n := 2
 		switch b[1] {
 		case 'b':
 			out = append(out, '\b')
@@ -88,21 +88,12 @@ func unquote(quoted []byte) ([]byte, error) {
 		case 't':
 			out = append(out, '\t')
 		case 'u':
-			r, _ := unicodeEscape(b)
+			var r rune
+			r, n = unicodeEscape(b)
 			out = utf8.AppendRune(out, r)
 		default:
 			out = append(out, b[1])
 		}
 		b = b[n:]
 	}
-	return out, nil
-}
-
-// clip shortens foreign text for a message.
-func clip(s string) string {
-	const shown = 80
-	if len(s) > shown {
-		return s[:shown] + "…"
-	}
-	return s
 }
