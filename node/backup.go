@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,9 +31,12 @@ import (
 // The age file is encrypted to a key drawn for this backup, which the head
 // holds sealed to the identity key and, if one was given, under a passphrase.
 // Within it stand items, each u8 kind ‖ u32 length ‖ name ‖ u32 length ‖
-// value: one itemMade, the key records, the rows of the store as they lie in
-// it, one itemEnd.
-const backupMagic = "kith backup 1\n"
+// value: one itemMade, the key records, the sealed parts of blobs, the rows of
+// the store as they lie in it, one itemEnd. Version 1 had no blobs.
+const (
+	backupMagic   = "kith backup 1\n"
+	backupVersion = 2
+)
 
 type backupHead struct {
 	_      struct{} `cbor:",toarray"`
@@ -55,6 +59,7 @@ const (
 	itemKey  = 2
 	itemRow  = 3
 	itemEnd  = 4 // value: u64 items before it
+	itemBlob = 5 // a sealed part; its name is the SHA-256 of it
 )
 
 // The caps of a backup.
@@ -65,7 +70,7 @@ const (
 )
 
 // Backup writes a backup of this home into file, which must not exist: what
-// the store held at one moment, and every key. The passphrase may be empty:
+// the store held at one moment, the blobs that were here then, and every key. The passphrase may be empty:
 // then the words alone open it.
 func (n *Node) Backup(ctx context.Context, file, passphrase string) (xrpc.Backup, error) {
 	out := xrpc.Backup{File: file}
@@ -107,7 +112,7 @@ func (n *Node) writeBackup(ctx context.Context, w io.Writer, passphrase string, 
 	if err != nil {
 		return err
 	}
-	head := backupHead{Ver: 1, C: n.self.c[:], Locked: []byte{}}
+	head := backupHead{Ver: backupVersion, C: n.self.c[:], Locked: []byte{}}
 	if head.Root, err = n.self.ownState().SealBackup([]byte(once.String())); err != nil {
 		return err
 	}
@@ -132,9 +137,10 @@ func (n *Node) writeBackup(ctx context.Context, w io.Writer, passphrase string, 
 	return sealed.Close()
 }
 
-// writeItems writes keys and rows. Which keys there are is read before the
-// rows are, what is in them after: keys without rows are idle, rows without
-// keys are lost.
+// writeItems writes keys, blobs and rows. Which keys there are is read before
+// the rows are, what is in them after: keys without rows are idle, rows without
+// keys are lost. Blobs are looked for after the rows: what rows refer to was
+// there before they were.
 func (n *Node) writeItems(ctx context.Context, w *items, out *xrpc.Backup) error {
 	names, err := n.keys.List()
 	if err != nil {
@@ -158,6 +164,20 @@ func (n *Node) writeItems(ctx context.Context, w *items, out *xrpc.Backup) error
 			return err
 		}
 		w.put(itemKey, []byte(name), b)
+	}
+	for part, err := range n.blobs.files.all() {
+		if err = errors.Join(err, ctx.Err(), w.err); err != nil {
+			return err
+		}
+		sealed, ok, err := n.blobs.files.read(part)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue // swept meanwhile, or damaged: then it is as good as gone
+		}
+		w.put(itemBlob, part[:], sealed)
+		out.BlobParts++
 	}
 	for ; more; row, err, more = next() {
 		if err = errors.Join(err, ctx.Err(), w.err); err != nil {
@@ -268,6 +288,8 @@ type Restored struct {
 	MadeMs int64  `json:"madeMs"` // when the backup was made
 	Spaces int    `json:"spaces"`
 	Rows   uint64 `json:"rows"`
+	// BlobParts are the files of blobs.
+	BlobParts uint64 `json:"blobParts"`
 }
 
 // Restore fills an empty home from a backup. It gets a host key, a port and an
@@ -304,7 +326,7 @@ func openBackup(r io.Reader, u Unseal) (io.Reader, error) {
 	if err := readMsg(r, maxBackupHead, &head); err != nil {
 		return nil, fmt.Errorf("%w: head: %w", ErrBackup, err)
 	}
-	if head.Ver != 1 {
+	if head.Ver < 1 || head.Ver > backupVersion {
 		return nil, fmt.Errorf("%w: version %d: %w", ErrBackup, head.Ver, space.ErrUnsupported)
 	}
 	once, err := u.key(head)
@@ -379,6 +401,10 @@ func restoreItems(home string, r io.Reader, passphrase []byte) (Restored, error)
 		}
 		count++
 	}
+	if err == nil {
+		out.BlobParts, err = restoreBlobs(blobFiles{filepath.Join(home, blobsDir)}, r, &it)
+		count += out.BlobParts
+	}
 	if err != nil {
 		return out, err
 	}
@@ -400,6 +426,25 @@ func restoreItems(home string, r io.Reader, passphrase []byte) (Restored, error)
 	}
 	out.Identity, err = complete(home, s.state, s.peer)
 	return out, err
+}
+
+// restoreBlobs keeps the parts of blobs from it on, and leaves in it what comes
+// after them.
+func restoreBlobs(files blobFiles, r io.Reader, it *item) (n uint64, err error) {
+	for ; it.kind == itemBlob; *it, err = readItem(r) {
+		if err != nil {
+			return n, err
+		}
+		sum := sha256.Sum256(it.value)
+		if len(it.value) > store.MaxObject || !bytes.Equal(it.name, sum[:]) {
+			return n, fmt.Errorf("a part of a blob is not what its name says: %w", space.ErrMalformed)
+		}
+		if err := files.put(sum, it.value); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, err
 }
 
 // rowReader gives the rows of a backup, up to its end.

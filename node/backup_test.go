@@ -1,14 +1,17 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kithnet/kith/node"
 	"github.com/kithnet/kith/space"
@@ -211,5 +214,62 @@ func TestRestoreRefuses(t *testing.T) {
 	put(t, b, id, "on", "and on")
 	if page, _, err := b.Records(t.Context(), id, xrpc.RecordQuery{Limit: 100}); err != nil || len(page) != 51 {
 		t.Errorf("%d records, %v", len(page), err)
+	}
+}
+
+// TestBackupHoldsBlobs: what records refer to is in a backup made while somebody
+// uploads, one's own blobs and those read of others, and opens in a home that
+// meets nobody. An upload that breaks off is none.
+func TestBackupHoldsBlobs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, bob := start(t, filepath.Join(dir, "a")), start(t, filepath.Join(dir, "bob"))
+	id := create(t, a, "club")
+	join(t, a, bob, id)
+	mine, theirs := blobBytes("mine", 700_000), blobBytes("theirs", 100)
+	ref, other := putBlob(t, a, mine), putBlob(t, bob, theirs)
+	mustRefer(t, a, id, "mine", ref)
+	post := mustRefer(t, bob, id, "theirs", other)
+	eventually(t, "a knows bob's", sees(a, id, did(t, bob), "theirs", post))
+	eventually(t, "a has read bob's", func() error { _, err := readBlob(a, id, other.CID); return err })
+	in, out := io.Pipe()
+	uploading := make(chan error, 1)
+	go func() {
+		_, err := a.PutBlob(context.Background(), "image/png", in)
+		uploading <- err
+	}()
+	if _, err := out.Write(blobBytes("half", 300_000)); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "copy")
+	made, err := a.Backup(t.Context(), file, "a passphrase")
+	if err != nil || made.BlobParts < 4 {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	out.CloseWithError(io.ErrUnexpectedEOF)
+	if err := <-uploading; !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("an upload that broke off: %v", err)
+	}
+	home := filepath.Join(dir, "again")
+	back, err := node.Restore(home, file, node.Unseal{Passphrase: "a passphrase"}, nil)
+	if err != nil || back.BlobParts != made.BlobParts || back.Rows != made.Rows {
+		t.Fatalf("%+v of %+v, %v", back, made, err)
+	}
+	for _, n := range []*node.Node{a, bob} {
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := start(t, home)
+	for cid, want := range map[space.CID][]byte{ref.CID: mine, other.CID: theirs} {
+		if got, err := readBlob(b, id, cid); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, %v", cid, len(got), err)
+		}
+	}
+	if _, err := node.SweepBlobs(b, time.Now().Add(later)); err != nil {
+		t.Fatal(err)
+	}
+	if left := files(t, home); len(left) != 4 {
+		t.Errorf("%d files are left of what records refer to, want 4", len(left))
 	}
 }

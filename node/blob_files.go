@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -114,6 +115,31 @@ func (f blobFiles) has(name [32]byte) bool {
 }
 
 func (f blobFiles) remove(name [32]byte) error { return removeIfThere(f.path(name)) }
+
+// all are the names of the parts that are here, in no order.
+func (f blobFiles) all() iter.Seq2[[32]byte, error] {
+	return func(yield func([32]byte, error) bool) {
+		err := filepath.WalkDir(f.dir, func(_ string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || d.IsDir() {
+				return err
+			}
+			name, err := hex.DecodeString(d.Name())
+			if err != nil || len(name) != 32 {
+				return nil // not a part, or not whole
+			}
+			if !yield([32]byte(name), nil) {
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if err != nil {
+			yield([32]byte{}, fmt.Errorf("list blobs: %w", err))
+		}
+	}
+}
 
 // sweep removes what keep does not want and was written before a time, and
 // what interrupted writes left. It says how many files went.

@@ -173,11 +173,11 @@ func (n *Node) seal(r io.Reader, mediaType string) (blob space.Blob, err error) 
 	buf := make([]byte, space.BlobPart)
 	for last := false; !last; {
 		size, err := io.ReadFull(in, buf)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			last = true
-		} else if err != nil {
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 			return blob, err
-		} else if _, err := in.Peek(1); err == io.EOF {
+		}
+		// A reader that broke off says so again, one that is at its end does not.
+		if _, err := in.Peek(1); err == io.EOF {
 			last = true
 		} else if err != nil {
 			return blob, err

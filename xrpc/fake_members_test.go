@@ -368,5 +368,5 @@ func (f *fake) Backup(_ context.Context, file, passphrase string) (Backup, error
 	if !strings.HasPrefix(file, "/") {
 		return Backup{}, fmt.Errorf("backup: %q is not an absolute path: %w", file, space.ErrMalformed)
 	}
-	return Backup{File: file, Bytes: int64(len(passphrase)), Spaces: len(f.spaces), Rows: 7}, nil
+	return Backup{File: file, Bytes: int64(len(passphrase)), Spaces: len(f.spaces), Rows: 7, BlobParts: 2}, nil
 }

@@ -380,7 +380,7 @@ func TestClientOfMembers(t *testing.T) {
 	dev, err := c.ApproveDevice(ctx, "kith:d#code", "/ip4/127.0.0.1/tcp/1")
 	same(t, "device", dev, f.devices[1], err)
 	b, err := c.Backup(ctx, "/b", "pass")
-	same(t, "backup", b, Backup{"/b", 4, 1, 7}, err)
+	same(t, "backup", b, Backup{"/b", 4, 1, 7, 2}, err)
 	dev, err = c.RevokeDevice(ctx, "bb02")
 	same(t, "revoked", dev, f.devices[1], err)
 	if err := errors.Join(c.RevokeInvite(ctx, home, "aa01"), c.RemoveKeeper(ctx, home, newcomer), c.Undelegate(ctx, home, child),

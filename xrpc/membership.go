@@ -209,6 +209,8 @@ type Backup struct {
 	Bytes  int64  `json:"bytes"`
 	Spaces int    `json:"spaces"`
 	Rows   uint64 `json:"rows"`
+	// BlobParts are the files of blobs, of 256 KiB at most.
+	BlobParts uint64 `json:"blobParts"`
 }
 
 // Device is a machine of the owner's.

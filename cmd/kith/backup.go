@@ -53,7 +53,7 @@ func (c *backupCreateCmd) Run(a *app) error {
 	}
 	return a.answer(b, func(w io.Writer) {
 		line(w, "backup", "%s", b.File)
-		line(w, "", "%d spaces, %d rows, %d bytes", b.Spaces, b.Rows, b.Bytes)
+		line(w, "", "%d spaces, %d rows, %d parts of blobs, %d bytes", b.Spaces, b.Rows, b.BlobParts, b.Bytes)
 		if len(pass) == 0 {
 			line(w, "note", "only the 24 words open it")
 		}
@@ -101,7 +101,7 @@ func (c *backupRestoreCmd) Run(a *app) error {
 	}
 	return a.answer(r, func(w io.Writer) {
 		line(w, "restored", "%s", r.DID)
-		line(w, "", "%d spaces, %d rows, as of %s UTC", r.Spaces, r.Rows, time.UnixMilli(r.MadeMs).UTC().Format(time.DateTime))
+		line(w, "", "%d spaces, %d rows, %d parts of blobs, as of %s UTC", r.Spaces, r.Rows, r.BlobParts, time.UnixMilli(r.MadeMs).UTC().Format(time.DateTime))
 		line(w, "files", "%s", r.Home)
 		line(w, "note", "this is a copy: do not run the node it was made of beside it")
 		line(w, "next", "%s", a.kith("run"))
