@@ -151,7 +151,9 @@ func (n *Node) keepers(a *actor) []peer.AddrInfo {
 	a.mu.RUnlock()
 	var first, rest []peer.AddrInfo
 	for _, p := range n.book.of(a.sid) {
+		_, relays := n.relays.serving(a.sid, p.ID)
 		switch {
+		case relays: // and lets nobody in
 		case slices.Contains(known, p.ID):
 			first = append(first, p)
 		case connectedTo(n.host, p.ID):

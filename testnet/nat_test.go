@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/testnet"
 	"github.com/kithnet/kith/xrpc"
 )
@@ -102,4 +103,32 @@ func linkWith(t *testing.T, n *testnet.Node, id space.ID, way string) string {
 	}
 	t.Fatalf("no address with %s after a minute", way)
 	return ""
+}
+
+// TestLinksLeadToMembers: a link names nodes that let newcomers in, directly
+// and through a relay, and never a relay as if it were one, nor a relay behind
+// itself.
+func TestLinksLeadToMembers(t *testing.T) {
+	testnet.Bubble(t, func(t *testing.T) {
+		w := testnet.New(t, 2, testnet.Link{Latency: 20 * time.Millisecond}, 1)
+		r := w.Relay()
+		id := relayed(t, w, r)
+		linkWith(t, w.Node(0), id, r.ID().String()+"/p2p-circuit")
+		inv, err := w.Node(0).Invite(context.Background(), id, xrpc.InviteOptions{Level: space.LevelWrite})
+		if err != nil {
+			t.Fatal(err)
+		}
+		link, err := control.ParseLink(inv.Link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range link.Addrs {
+			if strings.HasSuffix(a, "/p2p/"+r.ID().String()) {
+				t.Errorf("%s leads to a relay, which lets nobody in", a)
+			}
+		}
+		if !strings.Contains(strings.Join(link.Addrs, " "), r.ID().String()+"/p2p-circuit/p2p/") {
+			t.Errorf("no way through the relay: %v", link.Addrs)
+		}
+	})
 }
