@@ -71,6 +71,9 @@ func (m *meter) url() string {
 // serve answers scrapers until the listener closes.
 func (m *meter) serve(n *Node) {
 	m.registry.MustRegister(collector{n})
+	if n.relay != nil {
+		m.registry.MustRegister(n.relay.Collector())
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

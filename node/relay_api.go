@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/space"
@@ -59,6 +61,53 @@ func (n *Node) relayStatus(a *actor) (out []xrpc.RelayStatus) {
 		out = append(out, s)
 	}
 	return out
+}
+
+// LeaseRelay asks a relay of a space for a lease that an access code pays for,
+// on the topic of the epoch in force.
+func (n *Node) LeaseRelay(ctx context.Context, id space.ID, at, code string) (xrpc.RelayStatus, error) {
+	a, err := n.byID(id)
+	if err != nil {
+		return xrpc.RelayStatus{}, err
+	}
+	p, err := peer.Decode(at)
+	e := a.current()
+	switch {
+	case err != nil:
+		return xrpc.RelayStatus{}, fmt.Errorf("relay %q: not a peer id: %w", at, space.ErrMalformed)
+	case e == nil:
+		return xrpc.RelayStatus{}, space.ErrNoKey
+	case !slices.ContainsFunc(n.relays.of(a.sid), func(r peer.AddrInfo) bool { return r.ID == p }):
+		return xrpc.RelayStatus{}, fmt.Errorf("%s is no relay of %s: %w", p, id, xrpc.ErrPeerNotFound)
+	case !connectedTo(n.host, p):
+		return xrpc.RelayStatus{}, fmt.Errorf("relay %s is not connected: %w", p, xrpc.ErrPeerNotFound)
+	}
+	if err := n.relayed.pay(ctx, a, berth{p, a.sid, e.id}, code); err != nil {
+		if refusedByRelay(err) {
+			err = fmt.Errorf("%w: %w", err, space.ErrForbidden)
+		}
+		return xrpc.RelayStatus{}, fmt.Errorf("relay %s: %w", p, err)
+	}
+	for _, s := range n.relayStatus(a) {
+		if s.PeerID == p.String() {
+			return s, nil
+		}
+	}
+	return xrpc.RelayStatus{}, xrpc.ErrPeerNotFound
+}
+
+// pay takes a lease with an access code.
+func (k *relayKeeper) pay(ctx context.Context, a *actor, p berth, code string) error {
+	s, c, err := k.open(ctx, p.relay)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	v := &visit{k: k, a: a, e: a.epoch(p.topic), p: p, c: c, s: s, code: code}
+	if v.e == nil {
+		return space.ErrNoKey
+	}
+	return v.lease()
 }
 
 // show fills in what is known of the epoch in force at a relay.

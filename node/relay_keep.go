@@ -240,21 +240,12 @@ func (k *relayKeeper) showed(a *actor, e *epoch, with peer.ID, equal bool) {
 
 // visit looks after some topics at one relay.
 func (k *relayKeeper) visit(ctx context.Context, r peer.ID, places []berth) {
-	s, err := k.n.host.NewStream(overCircuit(ctx, "relay"), r, relay.Protocol)
+	s, c, err := k.open(ctx, r)
 	if err != nil {
-		k.put(places, fmt.Errorf("reach the relay: %w", err))
-		return
-	}
-	defer s.Close()
-	if err := s.SetDeadline(time.Now().Add(relayDeadline)); err != nil {
-		return
-	}
-	c, err := relay.NewClient(s, k.n.host.ID(), r)
-	if err != nil {
-		s.Reset()
 		k.put(places, err)
 		return
 	}
+	defer s.Close()
 	for i, p := range places {
 		a := k.n.bySpace(p.space)
 		if a == nil || a.epoch(p.topic) == nil {
@@ -272,6 +263,24 @@ func (k *relayKeeper) visit(ctx context.Context, r peer.ID, places []berth) {
 			return
 		}
 	}
+}
+
+// open opens a stream to a relay that is connected.
+func (k *relayKeeper) open(ctx context.Context, r peer.ID) (network.Stream, *relay.Client, error) {
+	s, err := k.n.host.NewStream(overCircuit(ctx, "relay"), r, relay.Protocol)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reach the relay: %w", err)
+	}
+	err = s.SetDeadline(time.Now().Add(relayDeadline))
+	var c *relay.Client
+	if err == nil {
+		c, err = relay.NewClient(s, k.n.host.ID(), r)
+	}
+	if err != nil {
+		s.Reset()
+		return nil, nil, err
+	}
+	return s, c, nil
 }
 
 // put notes how visits went and when the next is due.
@@ -315,6 +324,8 @@ type visit struct {
 	p berth
 	c *relay.Client
 	s network.Stream
+
+	code string // pays for the lease; "": the open one
 }
 
 func (v *visit) prove(m []byte) []byte { return v.e.proveToRelay(m) }
@@ -368,20 +379,13 @@ func (v *visit) lease() error {
 	if v.e.iss == nil {
 		early /= 2 // keepers first
 	}
-	if s.fresh && left > early {
+	if s.fresh && left > early && v.code == "" {
 		return nil
 	}
 	if err := v.s.SetDeadline(time.Now().Add(relayDeadline)); err != nil {
 		return err
 	}
-	var l relay.Lease
-	d, err := v.a.topicDescriptor(v.e)
-	switch {
-	case err == nil:
-		l, err = v.c.Lease(d, "", v.prove)
-	case len(s.Token) == len(relay.Token{}):
-		l, err = v.c.Renew(v.p.topic, relay.Token(s.Token), v.prove)
-	}
+	l, err := v.leased(s.Token)
 	if err != nil {
 		return err
 	}
@@ -407,6 +411,21 @@ func (v *visit) lease() error {
 		}
 	}
 	return err
+}
+
+// leased renews the lease that a token is of, which somebody may have paid for;
+// the relay may know nothing of it any more. A code, or no token, asks anew.
+func (v *visit) leased(token []byte) (l relay.Lease, err error) {
+	if v.code == "" && len(token) == len(relay.Token{}) {
+		if l, err = v.c.Renew(v.p.topic, relay.Token(token), v.prove); err == nil || !refusedByRelay(err) {
+			return l, err
+		}
+	}
+	d, err := v.a.topicDescriptor(v.e)
+	if err != nil {
+		return l, err
+	}
+	return v.c.Lease(d, v.code, v.prove)
 }
 
 // sync1 leads a round about one epoch, whatever is known of it already.

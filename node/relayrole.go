@@ -1,12 +1,15 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 
 	"github.com/kithnet/kith/relay"
+	"github.com/kithnet/kith/xrpc"
 )
 
 const (
@@ -63,6 +66,30 @@ func (n *Node) relayAddrs() []string {
 		return nil
 	}
 	return n.relay.Addrs()
+}
+
+// RelayRole says what the node does as a relay.
+func (n *Node) RelayRole(context.Context) (xrpc.RelayRole, error) {
+	if n.relay == nil {
+		return xrpc.RelayRole{}, nil
+	}
+	t := n.relay.Terms()
+	out := xrpc.RelayRole{
+		Relay: true, PeerID: n.relay.ID().String(), Addrs: n.relay.Addrs(), Open: t.Open, Topics: n.relay.Topics(),
+		Held: uint64(n.relay.Held()), MaxBytes: n.relay.MaxBytes(),
+	}
+	if err := n.relay.Healthy(); err != nil {
+		out.Failing = err.Error()
+	}
+	for u := range n.relay.Usages() {
+		out.Leases = append(out.Leases, xrpc.RelayLease{
+			Topic: u.Topic, Held: u.Held, Bytes: u.Bytes, ExpiresAt: u.Expires.UnixMilli(), Envelopes: u.Envelopes,
+			Received: u.Received, Refused: u.Refused, Objects: u.Objects, Rounds: u.Rounds, Receipts: u.Signed,
+		})
+	}
+	slices.SortFunc(out.Leases, func(a, b xrpc.RelayLease) int { return cmp.Compare(b.Held, a.Held) })
+	out.Leases = out.Leases[:min(len(out.Leases), xrpc.MaxRelayLeases)]
+	return out, nil
 }
 
 // relayHealthy says why the role takes nothing.

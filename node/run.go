@@ -77,7 +77,7 @@ func (n *Node) Run(ctx context.Context, ready func(Ready)) error {
 		return errors.Join(err, n.Close())
 	}
 	srv := &xrpc.Server{
-		Spaces: n, Records: n, Repos: n, Node: n, Links: n, Devices: n, Backups: n, Snapshots: n, Blobs: n, Events: n,
+		Spaces: n, Records: n, Repos: n, Node: n, Links: n, Devices: n, Backups: n, Relays: n, Snapshots: n, Blobs: n, Events: n,
 		Roster: n, Invites: n, Approvals: n, Keys: n, Keepers: n, Admin: n, Transfers: n, Exits: n, Petnames: n, Delegations: n,
 		Relay:  n.relayAPI(),
 		Access: n, Tokens: n, Settings: n, Lexicons: lexicons,

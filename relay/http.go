@@ -234,7 +234,7 @@ func (v *visit) health() error {
 }
 
 func (v *visit) describe() error {
-	t := v.r.terms()
+	t := v.r.Terms()
 	v.answer(http.StatusOK, map[string]any{
 		"version": t.Version, "relayKey": text.EncodeToString(v.r.Key()), "peerId": v.r.ID().String(), "addresses": t.Addrs,
 		"open": t.Open, "lease": map[string]uint64{"bytes": t.Bytes, "rate": t.Rate, "days": t.Days, "retentionDays": t.RetentionDays},

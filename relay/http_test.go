@@ -216,6 +216,7 @@ func TestHTTPRefusals(t *testing.T) {
 	ok := c.ticket()
 	descriptor := c.leaseBody(t, "")
 	descriptor[100] ^= 1
+	l := lexicons(t)
 	for name, q := range map[string]struct {
 		verb, method string
 		body         []byte
@@ -256,6 +257,9 @@ func TestHTTPRefusals(t *testing.T) {
 		var e struct{ Error, Message string }
 		if err := json.Unmarshal(b, &e); err != nil || status != q.status || e.Error != q.error || e.Message == "" {
 			t.Errorf("%s: %d %s", name, status, b)
+		}
+		if !named(l, q.method, e.Error) {
+			t.Errorf("%s: the lexicon of %s does not say %s", name, q.method, e.Error)
 		}
 		if h.Get("Access-Control-Allow-Origin") != "*" || q.status != 404 && q.status != 405 && h.Get("RateLimit-Remaining") == "" {
 			t.Errorf("%s: headers %v", name, h)

@@ -208,8 +208,8 @@ func (t *topic) leased(now time.Time) bool {
 	return now.Before(until)
 }
 
-// terms are the relay's.
-func (r *Relay) terms() Terms {
+// Terms is what the relay says of itself to whoever asks.
+func (r *Relay) Terms() Terms {
 	return Terms{
 		Version: 1, Open: !r.cfg.Closed, Bytes: r.cfg.Open.Bytes, Rate: r.cfg.Open.Rate,
 		Days: uint64(r.cfg.LeaseTime / day), MaxEnvelope: envelope.MaxSize, MaxObject: MaxObject,

@@ -384,6 +384,7 @@ func (r *Relay) forget(t *topic) error {
 // kept per lease, not per person.
 type Usage struct {
 	Topic                                                 string // its first bytes, as in logs
+	Lease                                                 string // its name in metrics, which says nothing of the topic
 	Held, Bytes                                           uint64
 	Expires                                               time.Time
 	Envelopes, Received, Refused, Objects, Rounds, Signed uint64
@@ -395,7 +396,7 @@ func (r *Relay) Usages() iter.Seq[Usage] {
 		for _, t := range r.all() {
 			t.mu.RLock()
 			q, until := t.ledger.live(r.cfg.Now())
-			u := Usage{Topic: t.name(), Held: t.held(), Bytes: q.Bytes, Expires: until}
+			u := Usage{Topic: t.name(), Lease: t.leaseName(), Held: t.held(), Bytes: q.Bytes, Expires: until}
 			t.mu.RUnlock()
 			u.Envelopes, u.Received, u.Refused = t.usage.Envelopes.Load(), t.usage.Bytes.Load(), t.usage.Refused.Load()
 			u.Objects, u.Rounds, u.Signed = t.usage.Objects.Load(), t.usage.Rounds.Load(), t.usage.Receipts.Load()
@@ -415,6 +416,9 @@ func (r *Relay) Topics() int {
 
 // Held is how many bytes all topics hold.
 func (r *Relay) Held() int64 { return r.held.Load() }
+
+// MaxBytes is how many they may hold before no new lease is given.
+func (r *Relay) MaxBytes() uint64 { return r.cfg.MaxBytes }
 
 // Healthy says why the relay takes nothing; nil: it does.
 func (r *Relay) Healthy() error {

@@ -115,7 +115,7 @@ func (q *request) answer(k kind, body []byte) ([]byte, error) {
 	}
 	switch k {
 	case kindDescribe:
-		return space.Marshal(q.r.terms())
+		return space.Marshal(q.r.Terms())
 	case kindLease:
 		return q.lease(body)
 	case kindRenew, kindPut, kindReceipt, kindFork:

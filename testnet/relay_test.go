@@ -2,10 +2,12 @@ package testnet_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/testnet"
 	"github.com/kithnet/kith/xrpc"
@@ -264,4 +266,65 @@ func TestSplitView(t *testing.T) {
 		r, _ := relayRow(b, info.ID, 0)
 		t.Log(r.Caught)
 	})
+}
+
+// TestAccessCode: a relay that is closed carries nothing until a member pays
+// with a code of its operator; then it does, for all, and beyond the time of
+// the first lease.
+func TestAccessCode(t *testing.T) {
+	testnet.Bubble(t, func(t *testing.T) {
+		w := testnet.New(t, 2, testnet.Link{Latency: 20 * time.Millisecond}, 1)
+		r := w.Relay(func(c *relay.Config) {
+			c.LeaseTime, c.Closed, c.Codes = 2*time.Hour, true, map[string]relay.Quota{"sesame": {Bytes: 1 << 20, Rate: 100}}
+		})
+		id := relayed(t, w, r)
+		a, ctx := w.Node(0), context.Background()
+		holds := func(n *testnet.Node) error {
+			st, err := n.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if s := st.Spaces[0].Relays[0]; !s.HoldsAll || s.Bytes != 1<<20 {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
+		}
+		time.Sleep(time.Minute)
+		if r.Topics() != 0 || holds(a) == nil {
+			t.Fatalf("%d topics without a code", r.Topics())
+		}
+		for _, bad := range []struct {
+			relay, code string
+			want        error
+		}{{r.ID().String(), "open", space.ErrForbidden}, {"12D3KooW", "sesame", space.ErrMalformed}, {peerOf(t, w.Node(1)), "sesame", xrpc.ErrPeerNotFound}} {
+			if _, err := a.LeaseRelay(ctx, id, bad.relay, bad.code); !errors.Is(err, bad.want) {
+				t.Errorf("%s at %s: %v, want %v", bad.code, bad.relay, err, bad.want)
+			}
+		}
+		s, err := a.LeaseRelay(ctx, id, r.ID().String(), "sesame")
+		if err != nil || s.Bytes != 1<<20 || s.LeaseExpires == 0 {
+			t.Fatalf("%+v %v", s, err)
+		}
+		if err := a.Put(id, "one", "paid for"); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range w.Nodes() {
+			holdsWithin(t, 3*time.Hour, func() error { return holds(n) })
+		}
+		time.Sleep(2*time.Hour + 15*time.Minute)
+		for u := range r.Usages() {
+			if !u.Expires.After(time.Now()) {
+				t.Errorf("the lease ran out %v", u.Expires)
+			}
+		}
+	})
+}
+
+func peerOf(t *testing.T, n *testnet.Node) string {
+	t.Helper()
+	st, err := n.Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.PeerID
 }

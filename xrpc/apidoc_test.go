@@ -132,9 +132,15 @@ func apiDoc() string {
 			fmt.Fprintf(&b, "| `%s` | %s |\n", nsid, strings.Join(also, ", "))
 		}
 	}
+	b.WriteString("\n## Methods of a relay\n\nServed by `kith-relay` and by a node with `--relay`, to whoever holds a ticket of the topic (`protocol.md`, \"Relays\"); elsewhere they are not implemented.\n\n")
+	for _, nsid := range sortedMethods() {
+		if m := methods[nsid]; m.byRelay {
+			fmt.Fprintf(&b, "- `%s` %s\n", nsid, verbName(m))
+		}
+	}
 	b.WriteString("\n## Known, and answered with MethodNotImplemented\n\n")
 	for _, nsid := range sortedMethods() {
-		if methods[nsid].handle == nil {
+		if m := methods[nsid]; m.handle == nil && !m.byRelay {
 			fmt.Fprintf(&b, "- `%s`\n", nsid)
 		}
 	}

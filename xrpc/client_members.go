@@ -21,6 +21,7 @@ var (
 	_ Exits       = (*Client)(nil)
 	_ Devices     = (*Client)(nil)
 	_ Backups     = (*Client)(nil)
+	_ Relays      = (*Client)(nil)
 )
 
 // about is the input of methods that name a space and little more.

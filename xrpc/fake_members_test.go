@@ -22,6 +22,7 @@ var (
 	_ Petnames    = (*fake)(nil)
 	_ Devices     = (*fake)(nil)
 	_ Backups     = (*fake)(nil)
+	_ Relays      = (*fake)(nil)
 )
 
 // newcomer is known to the fake and a member of nothing.
@@ -369,4 +370,23 @@ func (f *fake) Backup(_ context.Context, file, passphrase string) (Backup, error
 		return Backup{}, fmt.Errorf("backup: %q is not an absolute path: %w", file, space.ErrMalformed)
 	}
 	return Backup{File: file, Bytes: int64(len(passphrase)), Spaces: len(f.spaces), Rows: 7, BlobParts: 2}, nil
+}
+
+func (f *fake) RelayRole(context.Context) (RelayRole, error) {
+	return RelayRole{
+		Relay: true, PeerID: "12D3relay", Addrs: []string{"/ip4/127.0.0.1/tcp/1/p2p/12D3relay"}, Open: true, Topics: 1, Held: 9, MaxBytes: 10, Failing: "x",
+		Leases: []RelayLease{{Topic: "aa01", Held: 9, Bytes: 10, ExpiresAt: f.now, Envelopes: 1, Received: 9}},
+	}, f.gate()
+}
+
+func (f *fake) LeaseRelay(_ context.Context, id space.ID, relay, code string) (RelayStatus, error) {
+	switch {
+	case f.spaces[id] == nil:
+		return RelayStatus{}, space.ErrSpaceNotFound
+	case relay != "12D3relay":
+		return RelayStatus{}, ErrPeerNotFound
+	case code != "sesame":
+		return RelayStatus{}, fmt.Errorf("the relay refused: %w", space.ErrForbidden)
+	}
+	return RelayStatus{PeerID: relay, Addrs: []string{}, Connected: true, LeaseExpires: f.now, Bytes: 10, Used: 9}, f.gate()
 }

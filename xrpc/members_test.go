@@ -188,6 +188,11 @@ var adminEndpoints = func() []endpoint {
 		{"no code", post, "dev.kith.device.approve", `{"code":"hello"}`, 400, 400, "InvalidRequest", nil},
 		{"old code", post, "dev.kith.device.approve", `{"code":"kith:d#old"}`, 404, 400, "InvalidInvite", nil},
 		{"written", post, "dev.kith.node.backup", `{"file":"/b","passphrase":"pass"}`, 200, 200, "", map[string]any{"file": "/b", "bytes": 4.0, "spaces": 1.0, "rows": 7.0}},
+		{"role", get, "dev.kith.node.relay", "", 200, 200, "", map[string]any{"relay": true, "topics": 1.0, "leases.0.topic": "aa01"}},
+		{"good code", post, "dev.kith.space.leaseRelay", `{"space":"$S","relay":"12D3relay","code":"sesame"}`, 200, 200, "", map[string]any{"peerId": "12D3relay", "bytes": 10.0}},
+		{"bad code", post, "dev.kith.space.leaseRelay", `{"space":"$S","relay":"12D3relay","code":"x"}`, 403, 403, "Forbidden", nil},
+		{"other relay", post, "dev.kith.space.leaseRelay", `{"space":"$S","relay":"12D3other","code":"sesame"}`, 404, 400, "PeerNotFound", nil},
+		{"no code", post, "dev.kith.space.leaseRelay", `{"space":"$S","relay":"12D3relay"}`, 422, 400, "InvalidRequest", nil},
 		{"no path", post, "dev.kith.node.backup", `{"file":"b"}`, 400, 400, "InvalidRequest", nil},
 		{"no file", post, "dev.kith.node.backup", `{}`, 422, 400, "InvalidRequest", nil},
 		{"this one", post, "dev.kith.device.revoke", `{"id":"bb01"}`, 409, 400, "LastDevice", nil},
@@ -202,7 +207,7 @@ func TestAdminEndpoints(t *testing.T) { runTable(t, adminEndpoints) }
 func TestMethodsThatANodeHasNot(t *testing.T) {
 	s := newServer(newFake(t))
 	s.Roster, s.Delegations, s.Invites, s.Approvals, s.Keys = nil, nil, nil, nil, nil
-	s.Keepers, s.Admin, s.Transfers, s.Exits, s.Petnames, s.Devices, s.Backups = nil, nil, nil, nil, nil, nil, nil
+	s.Keepers, s.Admin, s.Transfers, s.Exits, s.Petnames, s.Devices, s.Backups, s.Relays = nil, nil, nil, nil, nil, nil, nil, nil
 	for _, e := range append(append(append([]endpoint{}, memberEndpoints...), inviteEndpoints...), adminEndpoints...) {
 		w := ask(s, e.verb, e.nsid, spelled(HappyView, e.verb, e.in))
 		switch e.nsid {
@@ -381,6 +386,10 @@ func TestClientOfMembers(t *testing.T) {
 	same(t, "device", dev, f.devices[1], err)
 	b, err := c.Backup(ctx, "/b", "pass")
 	same(t, "backup", b, Backup{"/b", 4, 1, 7, 2}, err)
+	role, err := c.RelayRole(ctx)
+	same(t, "role", role.Leases[0].Topic, "aa01", err)
+	leased, err := c.LeaseRelay(ctx, home, "12D3relay", "sesame")
+	same(t, "leased", leased.Bytes, uint64(10), err)
 	dev, err = c.RevokeDevice(ctx, "bb02")
 	same(t, "revoked", dev, f.devices[1], err)
 	if err := errors.Join(c.RevokeInvite(ctx, home, "aa01"), c.RemoveKeeper(ctx, home, newcomer), c.Undelegate(ctx, home, child),

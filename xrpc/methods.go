@@ -39,6 +39,9 @@ type method struct {
 	body bool
 	// socket: a WebSocket, where a ticket may stand in for the token.
 	socket bool
+	// byRelay: Server.Relay answers, and asks for a ticket of the topic in the
+	// place of a token.
+	byRelay bool
 }
 
 const (
@@ -105,6 +108,7 @@ var methods = map[string]method{
 	"dev.kith.space.denyRequest":      {verb: post, who: forAuthority, handle: denyRequest, needs: hasApprovals},
 	"dev.kith.space.transfer":         {verb: post, who: forAuthority, handle: transferSpace, needs: hasTransfers},
 	"dev.kith.space.acceptTransfer":   {verb: post, who: forFounder, handle: acceptTransfer, needs: hasTransfers},
+	"dev.kith.space.leaseRelay":       {verb: post, who: forOwner, handle: leaseRelay, needs: hasRelays},
 
 	"dev.kith.device.list":    {verb: get, who: forOwner, handle: listDevices, needs: hasDevices},
 	"dev.kith.device.approve": {verb: post, who: forOwner, handle: approveDevice, needs: hasDevices},
@@ -115,6 +119,7 @@ var methods = map[string]method{
 	"dev.kith.node.connect":    {verb: post, who: forNode, handle: connectPeer},
 	"dev.kith.node.disconnect": {verb: post, who: forNode, handle: disconnectPeer},
 	"dev.kith.node.events":     {verb: get, who: forNode, socket: true},
+	"dev.kith.node.relay":      {verb: get, who: forOwner, handle: relayRole, needs: hasRelays},
 	"dev.kith.node.backup":     {verb: post, who: forOwner, handle: backUp, needs: hasBackups},
 
 	"dev.kith.server.createSession": {verb: post},
@@ -153,14 +158,14 @@ var methods = map[string]method{
 	"dev.kith.file.list":   {verb: get},
 	"dev.kith.file.delete": {verb: post},
 
-	"dev.kith.relay.describe":           {verb: get},
-	"dev.kith.relay.lease":              {verb: post},
-	"dev.kith.relay.putEnvelopes":       {verb: post},
-	"dev.kith.relay.getEnvelopes":       {verb: get},
-	"dev.kith.relay.subscribeEnvelopes": {verb: get},
-	"dev.kith.relay.digest":             {verb: get},
-	"dev.kith.relay.putShard":           {verb: post},
-	"dev.kith.relay.getShard":           {verb: get},
+	"dev.kith.relay.describe":           {verb: get, byRelay: true},
+	"dev.kith.relay.lease":              {verb: post, byRelay: true},
+	"dev.kith.relay.putEnvelopes":       {verb: post, byRelay: true},
+	"dev.kith.relay.getEnvelopes":       {verb: get, byRelay: true},
+	"dev.kith.relay.subscribeEnvelopes": {verb: get, byRelay: true},
+	"dev.kith.relay.digest":             {verb: get, byRelay: true},
+	"dev.kith.relay.putShard":           {verb: post, byRelay: true},
+	"dev.kith.relay.getShard":           {verb: get, byRelay: true},
 }
 
 // aliases are the older names of HappyView's, in its dialect whatever the URI,

@@ -59,6 +59,7 @@ type Server struct {
 	Petnames    Petnames
 	Devices     Devices
 	Backups     Backups
+	Relays      Relays
 	Snapshots   Snapshots
 	Blobs       Blobs
 	Events      Events

@@ -21,7 +21,7 @@ var both = map[string]Dialect{"happyview": HappyView, "atproto": ATProto}
 func newServer(f *fake) *Server {
 	return &Server{
 		Spaces: f, Records: f, Repos: f, Node: f, Links: f,
-		Roster: f, Delegations: f, Invites: f, Approvals: f, Keys: f, Keepers: f, Admin: f, Transfers: f, Exits: f, Petnames: f, Devices: f, Backups: f,
+		Roster: f, Delegations: f, Invites: f, Approvals: f, Keys: f, Keepers: f, Admin: f, Transfers: f, Exits: f, Petnames: f, Devices: f, Backups: f, Relays: f,
 		Access: f, Tokens: f, Settings: f, Snapshots: f, Blobs: f, Events: f,
 		Owner: owner, Token: apiToken, Version: "v0",
 	}

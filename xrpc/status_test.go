@@ -18,6 +18,7 @@ func TestStructuresAreTheLexicons(t *testing.T) {
 		"dev.kith.space.defs#syncPeer": SyncPeer{}, "dev.kith.space.defs#lag": Lag{}, "dev.kith.space.defs#round": Round{},
 		"dev.kith.space.defs#mismatch": Mismatch{}, "dev.kith.space.defs#repoHead": RepoHead{}, "dev.kith.space.defs#relay": RelayStatus{},
 		"dev.kith.space.defs#member": memberObject{}, "dev.kith.device.list#device": Device{}, "dev.kith.node.backup#main.output.schema": Backup{},
+		"dev.kith.node.relay#main.output.schema": RelayRole{}, "dev.kith.node.relay#lease": RelayLease{},
 		"dev.kith.server.getSession#main.output.schema": Session{}, "dev.kith.token.list#token": tokenObject{},
 	} {
 		nsid, path, _ := strings.Cut(where, "#")

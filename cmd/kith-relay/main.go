@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -58,18 +57,21 @@ type flags struct {
 	RetentionDays int      `help:"How long entries are kept in any case." default:"90" placeholder:"DAYS"`
 	MaxGiB        uint64   `help:"What all topics may hold together." name:"max-gib" default:"64" placeholder:"GIB"`
 	NoCircuit     bool     `help:"Do not carry connections between nodes behind NATs."`
+	Network       string   `help:"Id of a network apart: only its nodes understand each other. Standard: the open one." placeholder:"ID"`
+	Metrics       string   `help:"Address of Prometheus metrics, on this machine alone; port 0 draws one. Standard: none." placeholder:"ADDR"`
 	LogLevel      string   `help:"debug, info, warn, error." enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL"`
 	Version       bool     `help:"Print the version and end."`
 }
 
 // ready is what the relay says once it takes requests.
 type ready struct {
-	Ready  bool     `json:"ready"`
-	PeerID string   `json:"peerId"`
-	Listen []string `json:"listen"`
-	HTTP   string   `json:"http"`
-	Roles  []string `json:"roles"`
-	Topics int      `json:"topics"`
+	Ready   bool     `json:"ready"`
+	PeerID  string   `json:"peerId"`
+	Listen  []string `json:"listen"`
+	HTTP    string   `json:"http"`
+	Metrics string   `json:"metrics,omitempty"`
+	Roles   []string `json:"roles"`
+	Topics  int      `json:"topics"`
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -107,7 +109,7 @@ func (f *flags) config(log *slog.Logger) (relay.Config, error) {
 		Open:      relay.Quota{Bytes: f.LeaseMiB << 20, Rate: f.LeaseRate},
 		LeaseTime: time.Duration(f.LeaseDays) * 24 * time.Hour, LeaseRate: f.LeasesPerHour / 3600,
 		Retention: time.Duration(f.RetentionDays) * 24 * time.Hour, MaxBytes: f.MaxGiB << 30,
-		NoCircuit: f.NoCircuit, Log: log, Version: version,
+		NoCircuit: f.NoCircuit, Log: log, Version: version, Network: f.Network,
 	}
 	if c.Dir == "" {
 		user, err := os.UserHomeDir()
@@ -162,12 +164,19 @@ func (f *flags) serve(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var l net.Listener
-	if f.HTTP != "" && f.HTTP != "none" {
-		if l, err = net.Listen("tcp", f.HTTP); err != nil {
-			return fmt.Errorf("listen for the API: %w; name another with --http", err)
-		}
+	l, err := listen(f.HTTP, "http")
+	if err != nil {
+		return err
+	}
+	if l != nil {
 		defer l.Close()
+	}
+	m, err := listenMetrics(f.Metrics)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		defer m.Close()
 	}
 	r, err := relay.New(c)
 	if err != nil {
@@ -179,6 +188,10 @@ func (f *flags) serve(ctx context.Context, stdout, stderr io.Writer) error {
 	if l != nil {
 		say.HTTP = "http://" + l.Addr().String()
 		go func() { served <- srv.Serve(l) }()
+	}
+	if m != nil {
+		say.Metrics = "http://" + m.Addr().String() + "/metrics"
+		go serveMetrics(m, r, log)
 	}
 	if err := json.NewEncoder(stdout).Encode(say); err != nil {
 		return errors.Join(err, r.Close())

@@ -19,7 +19,7 @@ func TestServe(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	f := flags{
-		Home: t.TempDir(), Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}, HTTP: "127.0.0.1:0", Hosts: 2,
+		Home: t.TempDir(), Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}, HTTP: "127.0.0.1:0", Metrics: "127.0.0.1:0", Hosts: 2, Network: "0011223344556677",
 		LeaseMiB: 1, LeaseRate: 1, LeaseDays: 1, LeasesPerHour: 1, RetentionDays: 1, MaxGiB: 1, LogLevel: "warn",
 	}
 	ended := make(chan error, 1)
@@ -44,6 +44,14 @@ func TestServe(t *testing.T) {
 	if b, _ := io.ReadAll(res.Body); !strings.Contains(string(b), r.PeerID) {
 		t.Errorf("describe: %s", b)
 	}
+	scraped, err := http.Get(r.Metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scraped.Body.Close()
+	if b, _ := io.ReadAll(scraped.Body); !strings.Contains(string(b), "\nkith_relay_topics 0\n") {
+		t.Errorf("metrics: %s", b)
+	}
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
@@ -66,5 +74,15 @@ func TestUsage(t *testing.T) {
 	var out, diag strings.Builder
 	if code := run([]string{"--nonsense"}, &out, &diag); code != exitUsage || out.Len() > 0 || diag.Len() == 0 {
 		t.Errorf("exit %d, %q, %q", code, out.String(), diag.String())
+	}
+}
+
+// Metrics are for this machine: nothing asks who looks.
+func TestMetricsAreLocal(t *testing.T) {
+	for _, bad := range []string{"0.0.0.0:0", ":0", "192.0.2.1:0", "127.0.0.1"} {
+		if l, err := listenMetrics(bad); err == nil {
+			l.Close()
+			t.Errorf("%q is taken", bad)
+		}
 	}
 }

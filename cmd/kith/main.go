@@ -52,6 +52,7 @@ type commands struct {
 	Doctor  doctorCmd  `cmd:"" help:"Find out what is wrong."`
 	Tokens  tokenCmd   `cmd:"" name:"token" help:"Who may call this node's API."`
 	Keeper  keeperCmd  `cmd:"" help:"What this node does for the spaces of others."`
+	Relay   relayCmd   `cmd:"" help:"What this node carries for others, blind."`
 	Testnet testnetCmd `cmd:"" help:"Several nodes on this machine."`
 	Bench   benchCmd   `cmd:"" help:"Measure."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go."`

@@ -149,7 +149,7 @@ func leased(r xrpc.RelayStatus) string {
 	if r.LeaseExpires == 0 {
 		return "no lease"
 	}
-	return fmt.Sprintf("%d of %d KiB until %s", (r.Used+1023)/1024, r.Bytes/1024, timestamp(r.LeaseExpires))
+	return lease(r.Used, r.Bytes, r.LeaseExpires)
 }
 
 func signed(r xrpc.RelayStatus) string {
