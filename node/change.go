@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kithnet/kith/internal/store"
@@ -87,6 +88,8 @@ func (c *change) apply(author space.DID, b space.Batch, stamp space.Stamp) {
 		repo.Apply(space.Batch{Rev: rev}, stamp)
 		c.merged = c.merged || author == c.a.self.did && stamp.Device != c.a.self.device.ID()
 	}
+	c.batch.Records = slices.Grow(c.batch.Records, len(changes))
+	c.rows[author] = slices.Grow(c.rows[author], len(changes))
 	for i, ch := range changes {
 		c.batch.Records = append(c.batch.Records, store.RecordRow{
 			Author: author, Path: ch.Path, Leaf: space.Leaf{CID: ch.New, Stamp: ch.Stamp}, Value: ch.Value,

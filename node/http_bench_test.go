@@ -53,10 +53,10 @@ type target struct{ url, token string }
 func BenchmarkBatch(b *testing.B) {
 	to, at := serveSpace(b)
 	to.url += "com.atproto.space.applyWrites"
-	var seq atomic.Int64
+	var seq, posts atomic.Int64
 	start := time.Now()
 	for b.Loop() {
-		post(b, to, 1, 1, func(int64) []byte { return batchBody(at, &seq) }, &seq)
+		post(b, to, 1, 1, func(int64) []byte { return batchBody(at, &seq) }, &posts)
 	}
 	b.ReportMetric(float64(seq.Load())/time.Since(start).Seconds(), "records/s")
 }
@@ -79,11 +79,11 @@ func batchBody(at space.ID, seq *atomic.Int64) []byte {
 func BenchmarkRepoOps(b *testing.B) {
 	const all, page = 20000, 1000
 	to, at := serveSpace(b)
-	var seq atomic.Int64
+	var seq, posts atomic.Int64
 	fill := to
 	fill.url += "com.atproto.space.applyWrites"
 	for seq.Load() < all {
-		post(b, fill, 1, 1, func(int64) []byte { return batchBody(at, &seq) }, &seq)
+		post(b, fill, 1, 1, func(int64) []byte { return batchBody(at, &seq) }, &posts)
 	}
 	cursor, got := "", 0
 	var body bytes.Buffer

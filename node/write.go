@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kithnet/kith/internal/store"
@@ -79,10 +80,10 @@ func (a *actor) writeGroup(group []*writeRequest) {
 		answerAll(group, err)
 		return
 	}
-	a.flushOutbox() // first: others have further to go than the caller
 	for i, m := range group {
 		m.reply <- replies[i]
 	}
+	a.flushOutbox()
 }
 
 // commitWrites makes a group durable: sealed, or held until it can be.
@@ -129,7 +130,7 @@ func (a *actor) mayWrite() error {
 // writeOne plans one request against the staged repo and seals it.
 func (a *actor) writeOne(c *change, own *space.Staged, m *writeRequest) writeReply {
 	rev := space.NextTID(time.Now().UnixMicro(), a.self.clock, own.Rev())
-	p := plan{id: a.id, author: a.self.did, repo: own, rev: rev, ahead: map[space.Path]space.CID{}}
+	p := plan{id: a.id, author: a.self.did, repo: own, rev: rev, ahead: make(map[space.Path]space.CID, len(m.writes))}
 	ops, err := p.ops(m.writes, m.opts)
 	if err != nil {
 		return writeReply{err: err}
@@ -177,68 +178,55 @@ func (p *plan) ops(writes []xrpc.Write, o xrpc.WriteOptions) ([]space.Op, error)
 			return nil, fmt.Errorf("swapCommit %q, the repo is at %q: %w", *o.SwapCommit, have, space.ErrSwap)
 		}
 	}
-	var ops []space.Op
+	ops := make([]space.Op, 0, len(writes))
+	p.refs = make([]xrpc.RecordRef, 0, len(writes))
 	for i, w := range writes {
-		op, change, err := p.op(w)
-		if err != nil {
+		var err error
+		if ops, err = p.add(ops, w); err != nil {
 			return nil, fmt.Errorf("write %d: %w", i, err)
-		}
-		if change {
-			ops = p.replace(ops, op)
 		}
 	}
 	return ops, nil
 }
 
-// replace puts op behind ops; an earlier op on its path is dropped, and both
-// are where the record was absent before the batch and is so after it.
-func (p *plan) replace(ops []space.Op, op space.Op) []space.Op {
-	for i, o := range ops {
-		if o.Path == op.Path {
-			ops = append(ops[:i], ops[i+1:]...)
-			break
-		}
-	}
-	before, _ := p.repo.Leaf(op.Path)
-	op.Prev = before.CID
-	if op.Value == nil && before.CID.IsZero() {
-		return ops
-	}
-	return append(ops, op)
-}
-
-func (p *plan) op(w xrpc.Write) (op space.Op, change bool, err error) {
+// add puts the op of a write behind ops. An earlier op on its path is dropped,
+// and both are where the record was absent before the batch and is so after it.
+func (p *plan) add(ops []space.Op, w xrpc.Write) ([]space.Op, error) {
 	if w.Path.Key == "" {
 		// Drawn keys of one batch follow each other from its rev on.
 		w.Path.Key = space.RecordKey(space.TID(uint64(p.rev) + uint64(p.drawn)<<10).String())
 		p.drawn++
 	}
 	uri := space.URI{Space: p.id, Author: p.author, Path: w.Path}
-	have, ok := p.ahead[w.Path]
-	if !ok {
-		leaf, _ := p.repo.Leaf(w.Path)
+	leaf, _ := p.repo.Leaf(w.Path)
+	have, again := p.ahead[w.Path]
+	if !again {
 		have = leaf.CID
 	}
 	live := !have.IsZero()
 	switch {
 	case w.Swap != nil && !live:
-		return op, false, fmt.Errorf("swapRecord of %s: %w", w.Path, space.ErrRecordNotFound)
+		return nil, fmt.Errorf("swapRecord of %s: %w", w.Path, space.ErrRecordNotFound)
 	case w.Swap != nil && *w.Swap != have:
-		return op, false, fmt.Errorf("swapRecord of %s names %s, the record is %s: %w", w.Path, w.Swap, have, space.ErrSwap)
+		return nil, fmt.Errorf("swapRecord of %s names %s, the record is %s: %w", w.Path, w.Swap, have, space.ErrSwap)
 	case w.Action == xrpc.ActionCreate && live:
-		return op, false, fmt.Errorf("%s: %w", uri, space.ErrRecordExists)
+		return nil, fmt.Errorf("%s: %w", uri, space.ErrRecordExists)
 	case w.Action == xrpc.ActionUpdate && !live, w.Action == xrpc.ActionDelete && !live && !w.IfExists:
-		return op, false, fmt.Errorf("%s: %w", uri, space.ErrRecordNotFound)
+		return nil, fmt.Errorf("%s: %w", uri, space.ErrRecordNotFound)
 	}
-	op = space.Op{Path: w.Path}
-	ref := xrpc.RecordRef{URI: uri}
+	op := space.Op{Path: w.Path, Prev: leaf.CID}
 	if w.Action != xrpc.ActionDelete {
-		op.Value = w.Value
-		ref.CID = w.Value.CID()
+		op.Value, op.Sum = w.Value, w.Value.CID()
 	}
-	p.ahead[w.Path] = ref.CID
-	p.refs = append(p.refs, ref)
-	return op, live || op.Value != nil, nil
+	p.ahead[w.Path] = op.Sum
+	p.refs = append(p.refs, xrpc.RecordRef{URI: uri, CID: op.Sum})
+	if again {
+		ops = slices.DeleteFunc(ops, func(o space.Op) bool { return o.Path == w.Path })
+	}
+	if op.Value == nil && leaf.CID.IsZero() {
+		return ops, nil
+	}
+	return append(ops, op), nil
 }
 
 // sealBatch makes b an entry of this device's chain and stages what it does.

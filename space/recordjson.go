@@ -25,7 +25,7 @@ func RecordFromJSON(b []byte) (Record, error) {
 	if len(b) > MaxRecordJSON {
 		return nil, fmt.Errorf("record: %d bytes of JSON: %w", len(b), ErrTooLarge)
 	}
-	p := jsonParser{s: jsontext.New(b), out: make([]byte, 0, len(b)), path: make([]step, 0, 8), entries: make([]entry, 0, 16)}
+	p := jsonParser{s: jsontext.New(b), out: make([]byte, 0, len(b)), path: make([]step, 0, 4), entries: make([]entry, 0, 8)}
 	err := p.value(0)
 	if err == nil {
 		err = p.syntax(p.s.End())

@@ -30,6 +30,10 @@ func (r *Repo) Begin() *Staged {
 // values in the changes are the batch's own.
 func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
 	s.rev = max(s.rev, b.Rev)
+	if s.overlay == nil {
+		s.overlay = make(map[Path]*Leaf, len(b.Ops))
+	}
+	s.moved = slices.Grow(s.moved, len(b.Ops))
 	var changes []Change
 	// From the last op to the first: all bear one stamp, so the first to
 	// come at a path stays, and that must be the last of the batch.
@@ -53,9 +57,6 @@ func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
 // set replaces a leaf and keeps count and hash in step: out goes the value
 // that stood there, whatever the writer believed did.
 func (s *Staged) set(c Change) {
-	if s.overlay == nil {
-		s.overlay = make(map[Path]*Leaf)
-	}
 	s.overlay[c.Path] = &Leaf{CID: c.New, Stamp: c.Stamp}
 	if c.Old == c.New {
 		return

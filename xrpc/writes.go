@@ -3,6 +3,7 @@ package xrpc
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/kithnet/kith/space"
 )
@@ -92,12 +93,18 @@ func (c *call) writes() ([]Write, error) {
 	if !ok {
 		return nil, missing("writes")
 	}
-	out := make([]Write, len(elems))
-	for i, raw := range elems {
-		o, err := parseObject(raw)
-		if err == nil {
-			out[i], err = c.write(o)
-		}
+	const share = 32 // writes worth a goroutine
+	out, errs := make([]Write, len(elems)), make([]error, len(elems))
+	var wg sync.WaitGroup
+	for from := 0; from < len(elems); from += share {
+		wg.Go(func() {
+			for i := from; i < min(from+share, len(elems)); i++ {
+				out[i], errs[i] = c.write(elems[i])
+			}
+		})
+	}
+	wg.Wait()
+	for i, err := range errs {
 		if err != nil {
 			return nil, inWrite(i, err)
 		}
@@ -113,7 +120,11 @@ func inWrite(i int, err error) error {
 	return fmt.Errorf("writes[%d]: %w", i, err)
 }
 
-func (c *call) write(o object) (Write, error) {
+func (c *call) write(raw []byte) (Write, error) {
+	o, err := parseObject(raw)
+	if err != nil {
+		return Write{}, err
+	}
 	action, plain, err := o.text("action")
 	if err != nil {
 		return Write{}, err
