@@ -43,6 +43,7 @@ type account struct {
 	skipped map[[32]byte]bool
 	stale   bool     // the list must be sealed anew whatever is in it
 	shape   [32]byte // of what the list was made from
+	unfit   [32]byte // the shape of a list that is too large to be sealed
 	heard   map[peer.ID]time.Time
 }
 
@@ -227,7 +228,7 @@ func (n *Node) refreshAccount() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	shape := n.shape(st)
-	if !a.stale && a.raw != nil && a.list.Gen == puk.Gen() && a.shape == shape {
+	if shape == a.unfit || !a.stale && a.raw != nil && a.list.Gen == puk.Gen() && a.shape == shape {
 		return nil // what is dear to look at has not changed
 	}
 	next := n.compose(st)
@@ -245,6 +246,9 @@ func (n *Node) refreshAccount() error {
 			next.Spaces[i].Addrs = next.Spaces[i].Addrs[:min(1, len(next.Spaces[i].Addrs))]
 		}
 		raw, err = st.SealList(rand.Reader, n.self.device, puk, version, next)
+	}
+	if errors.Is(err, space.ErrTooLarge) {
+		a.unfit = shape // said once: the list stays what it was
 	}
 	if err != nil {
 		return err

@@ -365,7 +365,10 @@ func (n *Node) openSpaces() error {
 		}
 	}
 	if len(names) >= manySpaces {
-		n.spawn(debug.FreeOSMemory)
+		n.spawn(func() {
+			n.rest(time.Now().Add(settleTime), nil)
+			debug.FreeOSMemory()
+		})
 	}
 	if n.store.Recovered() && whole {
 		return n.store.Audited()
@@ -373,9 +376,13 @@ func (n *Node) openSpaces() error {
 	return nil
 }
 
-// manySpaces leave more garbage when they are read than a quiet node would use
-// again: it is given back.
-const manySpaces = 1000
+// manySpaces leave more garbage when they are read, and take up what a stop
+// interrupted, than a quiet node would use again: it is given back after
+// settleTime.
+const (
+	manySpaces = 1000
+	settleTime = 10 * time.Second
+)
 
 // openTogether is how many spaces are read at one time, on all processors: most
 // of it is to verify what their logs begin with.
