@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -98,7 +98,7 @@ func TestManySpaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	n = nil
-	runtime.GC()
+	debug.FreeOSMemory() // what making them took is not to be counted
 	began = time.Now()
 	n = hotNode(t, home, 0)
 	start := time.Since(began)
@@ -107,17 +107,16 @@ func TestManySpaces(t *testing.T) {
 	}
 	wait := 2 * time.Second
 	if fullSize() {
-		<-time.After(10 * time.Second)
+		<-time.After(settleTime + 5*time.Second)
 		wait = 60 * time.Second
 	}
 	before := cpuTime(t)
 	<-time.After(wait)
 	idle := float64(cpuTime(t)-before) / float64(wait) * 100
-	runtime.GC()
 	t.Logf("%d spaces: made in %v, started in %v, %d on gossip, %d MiB resident, %.2f %% of a core idle over %v",
 		spaces, made.Round(time.Millisecond), start.Round(time.Millisecond), n.mesh.Topics(), resident(t)>>20, idle, wait)
-	if fullSize() && (start > 30*time.Second || resident(t) > 500<<20) {
-		t.Error("over the limit of 30 s or 500 MB")
+	if fullSize() && (start > 30*time.Second || resident(t) > 500<<20 || idle > 3) {
+		t.Error("over the limit of 30 s, 500 MB or 3 %")
 	}
 }
 

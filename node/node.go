@@ -348,6 +348,13 @@ func (n *Node) openSpaces() error {
 		return err
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, spaceKeyPrefix) })
+	if len(names) >= manySpaces {
+		defer debug.SetGCPercent(debug.SetGCPercent(startGC))
+		defer n.spawn(func() {
+			n.rest(time.Now().Add(settleTime), nil)
+			debug.FreeOSMemory()
+		})
+	}
 	whole := true
 	for some := range slices.Chunk(names, openTogether) {
 		read, errs := make([]*actor, len(some)), make([]error, len(some))
@@ -364,12 +371,6 @@ func (n *Node) openSpaces() error {
 			}
 		}
 	}
-	if len(names) >= manySpaces {
-		n.spawn(func() {
-			n.rest(time.Now().Add(settleTime), nil)
-			debug.FreeOSMemory()
-		})
-	}
 	if n.store.Recovered() && whole {
 		return n.store.Audited()
 	}
@@ -377,11 +378,12 @@ func (n *Node) openSpaces() error {
 }
 
 // manySpaces leave more garbage when they are read, and take up what a stop
-// interrupted, than a quiet node would use again: it is given back after
-// settleTime.
+// interrupted, than a quiet node would use again: meanwhile it is collected
+// sooner, at startGC percent, and what is left is given back settleTime later.
 const (
 	manySpaces = 1000
 	settleTime = 10 * time.Second
+	startGC    = 50
 )
 
 // openTogether is how many spaces are read at one time, on all processors: most
@@ -682,6 +684,9 @@ var _ outlet = (*Node)(nil)
 func (n *Node) mend() error { return n.mender.mend() }
 
 func (n *Node) publish(f envelope.Frame) {
+	if len(n.host.Network().Peers()) == 0 {
+		return // whoever comes reconciles; gossip would keep the frame for seconds
+	}
 	n.mu.RLock()
 	var t *gossip.Topic
 	if a := n.topics[f.Topic()]; a != nil {
