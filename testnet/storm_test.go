@@ -13,26 +13,35 @@ import (
 	"github.com/kithnet/kith/testnet"
 )
 
-var full = flag.Bool("full", false, "run storms of 200 nodes and 30 minutes")
+var (
+	full  = flag.Bool("full", false, "run storms of 200 nodes")
+	lasts = flag.Duration("lasts", 30*time.Minute, "how long those storms last")
+)
+
+// stormy is a link that loses a fifth of the packets, and is cheap to simulate.
+var stormy = testnet.Link{Latency: 20 * time.Millisecond, Jitter: 20 * time.Millisecond, Loss: 0.20, Slot: 10 * time.Millisecond, Mbps: 10_000}
 
 // TestChurn: nodes come and go, some without a word, a fifth of the packets is
 // lost, the net parts and joins again, and everybody writes all the while.
 // What was acknowledged is with everybody soon after the net is whole again.
 func TestChurn(t *testing.T) {
-	nodes, lasts, seed := 40, 5*time.Minute, uint64(1)
+	nodes, length, seed := 40, 5*time.Minute, uint64(1)
 	if testing.Short() {
-		nodes, lasts = 10, time.Minute
+		nodes, length = 10, time.Minute
 	}
 	if *full {
-		nodes, lasts = 200, 30*time.Minute
+		nodes, length = 200, *lasts
 	}
 	wall := time.Now()
 	testnet.Bubble(t, func(t *testing.T) {
-		w := testnet.New(t, nodes, testnet.Link{Latency: 20 * time.Millisecond, Jitter: 20 * time.Millisecond, Loss: 0.20}, seed)
+		start := time.Now()
+		w := testnet.New(t, nodes, stormy, seed)
+		w.Calm(*full) // a welcome to a big space takes longer than a join may on such links
 		id := w.Space()
-		t.Logf("seed %d: %d nodes are in the space", seed, nodes)
+		w.Calm(false)
+		t.Logf("seed %d: %d nodes are in the space after %v", seed, nodes, time.Since(start))
 		ledger := w.Storm(id, testnet.Storm{
-			Seed: seed, Lasts: lasts, Churn: 0.20, Down: 30 * time.Second, Flap: time.Minute, Writes: 0.5, Rotate: 150 * time.Second,
+			Seed: seed, Lasts: length, Churn: 0.20, Down: 30 * time.Second, Flap: time.Minute, Writes: 0.5, Rotate: 150 * time.Second,
 		})
 		took := w.WaitConverged(id, time.Minute)
 		t.Logf("seed %d: %v; equal %v after the net was whole", seed, ledger, took)
