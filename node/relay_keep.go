@@ -169,6 +169,15 @@ func (k *relayKeeper) forget(sid [32]byte) {
 	}
 }
 
+// leased reports whether a relay took a topic since it was connected, and
+// serves it at the host named.
+func (k *relayKeeper) leased(p berth, at peer.ID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.at[p]
+	return s != nil && s.fresh && slices.Contains(s.hosts(p.relay), at)
+}
+
 // connected asks a relay that came for everything again: it may have been
 // restarted, or be another machine with nothing on it.
 func (k *relayKeeper) connected(r peer.ID) {
@@ -504,21 +513,22 @@ func (v *visit) receipt() error {
 		v.k.n.log.Warn("a relay was caught", "relay", v.p.relay, "space", fingerprint(v.a.sid), "epoch", v.e.n)
 	}
 	if behind {
-		for _, h := range v.hosts() {
+		row := v.now()
+		for _, h := range row.hosts(v.p.relay) {
 			v.k.n.sync1(v.a, v.e, h)
 		}
 	}
 	return err
 }
 
-// hosts are the peers at which the relay serves the topic.
-func (v *visit) hosts() []peer.ID {
+// hosts are the peers at which a relay serves the topic.
+func (s *stand) hosts(relay peer.ID) []peer.ID {
 	var out []peer.ID
-	for _, h := range parsePeers(v.now().Addrs) {
+	for _, h := range parsePeers(s.Addrs) {
 		out = append(out, h.ID)
 	}
 	if len(out) == 0 {
-		out = append(out, v.p.relay)
+		out = append(out, relay)
 	}
 	return out
 }

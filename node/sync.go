@@ -39,9 +39,10 @@ func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
 	defer cancel()
-	var failed error // in the newest epoch
+	at, blind := n.relays.serving(a.sid, e.peer)
+	var failed error // in the newest epoch, or at a relay in any
 	for i, ep := range a.descending() {
-		if i > 0 && a.settled(e.peer, ep) {
+		if i > 0 && (a.settled(e.peer, ep, blind) || blind && !n.relayed.leased(berth{at, a.sid, ep.id}, e.peer)) {
 			continue
 		}
 		res, err := n.lead(ctx, a, ep, e.peer, i > 0)
@@ -51,14 +52,18 @@ func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 		}
 		if err != nil {
 			n.log.Debug("sync failed", "peer", e.peer, "space", fingerprint(e.space), "epoch", ep.n, "err", err)
-			if i == 0 {
+			switch {
+			case i == 0:
 				failed = err
 				a.roundFailed(e.peer, err)
-			} else if failed == nil {
+			case failed != nil:
+			case blind:
+				failed = err
+			default:
 				a.unshare(e.peer, ep) // a newcomer need not hold what was before it
 			}
 		}
-		if i == 0 && err == nil && (res.Past == reconcile.PastEqual || res.Past == reconcile.PastNone) {
+		if i == 0 && err == nil && !blind && (res.Past == reconcile.PastEqual || res.Past == reconcile.PastNone) {
 			break
 		}
 	}
@@ -69,11 +74,16 @@ func (n *Node) reconcileWith(ctx context.Context, e exchange) error {
 // equal still, while our side has not moved.
 const settledFor = 10 * time.Minute
 
-// settled reports whether an epoch that is over was equal with a peer lately.
-func (a *actor) settled(with peer.ID, e *epoch) bool {
+// settled reports whether an epoch that is over was equal with a peer lately. A
+// relay does not tell one epoch from another, so that no word about the newest
+// is one about all: what it showed of each counts until it is leased again.
+func (a *actor) settled(with peer.ID, e *epoch, relay bool) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	s, ok := a.syncs[with][e.n]
+	if relay {
+		return ok && a.equalNow(s, e)
+	}
 	if time.Since(time.UnixMilli(s.At)) > settledFor {
 		return false
 	}

@@ -63,7 +63,7 @@ func TestTalks(t *testing.T) {
 	waitFor(t, func() bool { return rb.current().n == 2 })
 	waitFor(t, func() bool { return lead(a, ra, b).Past == reconcile.PastEqual })
 	old := ra.descending()[1]
-	if !ra.settled(b.host.ID(), old) {
+	if !ra.settled(b.host.ID(), old, false) {
 		t.Error("the epoch that is over is not known to be equal")
 	}
 	ra.mu.RLock()

@@ -383,8 +383,10 @@ func (r *Relay) forget(t *topic) error {
 // Usage is what one lease's topic has done since the start: statistics are
 // kept per lease, not per person.
 type Usage struct {
-	Topic                                                 string // its first bytes, as in logs
-	Lease                                                 string // its name in metrics, which says nothing of the topic
+	Topic                                                 string   // its first bytes, as in logs
+	Lease                                                 string   // its name in metrics, which says nothing of the topic
+	Count                                                 uint64   // entries held, as a receipt says
+	Digest                                                [32]byte // of their set
 	Held, Bytes                                           uint64
 	Expires                                               time.Time
 	Envelopes, Received, Refused, Objects, Rounds, Signed uint64
@@ -398,6 +400,7 @@ func (r *Relay) Usages() iter.Seq[Usage] {
 			q, until := t.ledger.live(r.cfg.Now())
 			u := Usage{Topic: t.name(), Lease: t.leaseName(), Held: t.held(), Bytes: q.Bytes, Expires: until}
 			t.mu.RUnlock()
+			u.Count, u.Digest = t.summary()
 			u.Envelopes, u.Received, u.Refused = t.usage.Envelopes.Load(), t.usage.Bytes.Load(), t.usage.Refused.Load()
 			u.Objects, u.Rounds, u.Signed = t.usage.Objects.Load(), t.usage.Rounds.Load(), t.usage.Receipts.Load()
 			if !yield(u) {

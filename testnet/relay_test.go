@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -26,17 +27,56 @@ func relayed(t *testing.T, w *testnet.Net, relays ...*testnet.Relay) space.ID {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inv, err := w.Node(0).Invite(ctx, info.ID, xrpc.InviteOptions{Level: space.LevelWrite})
-	if err != nil {
-		t.Fatal(err)
-	}
+	link := invite(t, w.Node(0), info.ID)
 	for _, n := range w.Nodes()[1:] {
-		if _, err := n.Join(ctx, inv.Link); err != nil {
+		if _, err := n.Join(ctx, link); err != nil {
 			t.Fatal(err)
 		}
 	}
 	w.WaitConverged(info.ID, time.Minute)
 	return info.ID
+}
+
+func invite(t *testing.T, n *testnet.Node, id space.ID) string {
+	t.Helper()
+	inv, err := n.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelWrite})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inv.Link
+}
+
+// keep lets a member do the authority's work, and waits until it can.
+func keep(t *testing.T, authority, keeper *testnet.Node, id space.ID) {
+	t.Helper()
+	st, err := keeper.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := authority.SetKeeper(t.Context(), id, st.DID, xrpc.AllCaps); err != nil {
+		t.Fatal(err)
+	}
+	holdsWithin(t, time.Minute, func() error {
+		all, err := keeper.Members(t.Context(), id)
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			if m.DID == st.DID && m.Keeper {
+				return nil
+			}
+		}
+		return errors.New("it is no keeper")
+	})
+}
+
+func status(t *testing.T, n *testnet.Node, id space.ID) xrpc.SpaceStatus {
+	t.Helper()
+	s, err := n.SpaceStatus(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // holdsWithin waits until check is nil.
@@ -172,45 +212,96 @@ func TestR7(t *testing.T) {
 	})
 }
 
-// TestFuneral destroys relay and all of its disk for good: members go on, a
-// new relay takes the space up from them, and who reads from it alone has all.
+// sets is what a relay holds of each topic, which is one epoch of a space.
+func sets(r *testnet.Relay) map[string]string {
+	out := map[string]string{}
+	for u := range r.Usages() {
+		out[u.Topic] = fmt.Sprintf("%d entries, %x", u.Count, u.Digest)
+	}
+	return out
+}
+
+// TestFuneral destroys relay and keeper with their disks for good: members go
+// on, a new relay takes the space up from them, each epoch with the digest that
+// it had at the old one, and who reads from it alone has all.
 func TestFuneral(t *testing.T) {
 	testnet.Bubble(t, func(t *testing.T) {
-		w := testnet.New(t, 3, testnet.Link{Latency: 10 * time.Millisecond}, 4)
+		w := testnet.New(t, 4, testnet.Link{Latency: 10 * time.Millisecond}, 4)
 		old := w.Relay()
 		id := relayed(t, w, old)
-		a, b, c := w.Node(0), w.Node(1), w.Node(2)
-		for i := range 10 {
-			if err := a.Put(id, fmt.Sprint("before-", i), "x"); err != nil {
+		a, b, c, keeper := w.Node(0), w.Node(1), w.Node(2), w.Node(3)
+		keep(t, a, keeper, id)
+		const epochs = 4
+		var seen map[string]string // without the epoch in force, which goes on
+		for i := range epochs {
+			for j, n := range w.Nodes() {
+				if err := n.Put(id, fmt.Sprintf("before-%d-%d", i, j), "x"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.WaitConverged(id, time.Minute)
+			time.Sleep(time.Minute) // for what nodes say of themselves
+			holdsWithin(t, 2*time.Minute, func() error { return signedAll(a, id) })
+			seen = sets(old)
+			if _, err := a.Rotate(t.Context(), id); err != nil {
 				t.Fatal(err)
 			}
 		}
 		w.WaitConverged(id, time.Minute)
-		before, err := a.SpaceStatus(id)
-		if err != nil {
+		time.Sleep(time.Minute)
+		before, buried := sets(old), status(t, a, id)
+		c.Stop()
+		keeper.Stop()
+		old.Stop()
+		for _, dir := range []string{keeper.Home, old.Dir} {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.WaitConverged(id, time.Minute)
+		if s := status(t, a, id); s.Digest != buried.Digest {
+			t.Errorf("the digest of all epochs is %s, was %s", s.Digest, buried.Digest)
+		}
+		if _, err := a.Rotate(t.Context(), id); err != nil { // what the old relay saw is closed
 			t.Fatal(err)
 		}
-		c.Stop()
-		old.Stop()
+		w.WaitConverged(id, time.Minute)
 		if err := b.Put(id, "during", "nobody in the middle"); err != nil {
 			t.Fatal(err)
 		}
 		w.WaitConverged(id, time.Minute)
-		if _, err := a.SetRelays(context.Background(), id, []string{w.Relay().Addr()}); err != nil {
+		heir := w.Relay()
+		if _, err := a.SetRelays(t.Context(), id, []string{heir.Addr()}); err != nil {
 			t.Fatal(err)
 		}
-		holdsWithin(t, 3*time.Minute, func() error { return signedAll(a, id) })
-		after, err := a.SpaceStatus(id)
-		if err != nil || after.Records != before.Records+1 {
-			t.Errorf("%d records before, one more written, %d after: %v", before.Records, after.Records, err)
+		holdsWithin(t, 3*time.Minute, func() error {
+			now := sets(heir)
+			for topic := range seen {
+				if now[topic] != before[topic] {
+					return fmt.Errorf("epoch %s: %s at the new relay, %s at the old one", topic, now[topic], before[topic])
+				}
+			}
+			return signedAll(a, id)
+		})
+		left := status(t, a, id)
+		if left.Records != buried.Records+1 || len(seen) != epochs {
+			t.Errorf("%d records in %d epochs before, one more written, %d after", buried.Records, len(seen), left.Records)
 		}
 		c.Start()
-		w.WaitConverged(id, 2*time.Minute)
-		for _, n := range w.Nodes() {
-			if err := n.Has(id, "before-9"); err != nil {
-				t.Error(err)
-			}
+		w.WaitConverged(id, time.Minute)
+		late := w.Add()
+		if _, err := late.Join(t.Context(), invite(t, a, id)); err != nil {
+			t.Fatal(err)
 		}
+		for _, n := range []*testnet.Node{a, b, c} {
+			n.Stop()
+		}
+		holdsWithin(t, time.Minute, func() error {
+			if s := status(t, late, id); s.Records != left.Records {
+				return fmt.Errorf("%d of %d records from the relay alone", s.Records, left.Records)
+			}
+			return nil
+		})
 	})
 }
 
