@@ -391,22 +391,34 @@ func TestX8Records(t *testing.T) {
 	}
 }
 
-// An option that is not understood never opens a space.
+// An option that is not understood never opens a space: the answer names it by
+// its kind and says which it is.
 func TestX10UnknownPolicies(t *testing.T) {
-	for _, field := range []string{
-		`"policy":{"$type":"com.atproto.simplespace.defs#openPolicy"}`, `"policy":{}`, `"policy":null`, `"policy":"public"`, `"mintPolicy":"open"`,
-		`"mintPolicy":""`, `"appAccess":{"$type":"com.atproto.simplespace.defs#all"}`, `"appAccess":{"type":"all"}`, `"appAccess":{}`, `"appAccess":null`,
-		`"appAccess":"open"`, `"policy":{"$type":"com.atproto.simplespace.defs#managingAppPolicy","managingApp":"did:web:app.example"}`,
-		`"policy":{"$type":"com.atproto.simplespace.defs#managingAppPolicy"}`, `"keyPolicy":"static"`, `"keyPolicy":"static","mintPolicy":"member-list"`,
-		`"keyPolicy":"none"`, `"history":"some"`, `"config":{"recordsPublic":true}`, `"pq":"yes"`,
+	const defs = "com.atproto.simplespace.defs#"
+	for field, want := range map[string]string{
+		`"policy":{"$type":"` + defs + `openPolicy"}`: "UnsupportedPolicy policy", `"policy":{}`: "UnsupportedPolicy needs a $type",
+		`"policy":null`: "UnsupportedPolicy needs a $type", `"policy":"public"`: "InvalidRequest policy", `"mintPolicy":"open"`: "UnsupportedPolicy mint",
+		`"mintPolicy":""`: "UnsupportedPolicy mint", `"appAccess":{"$type":"` + defs + `all"}`: "UnsupportedAppAccess appAccess",
+		`"appAccess":{"type":"all"}`: "UnsupportedAppAccess appAccess", `"appAccess":{}`: "UnsupportedAppAccess needs a $type",
+		`"appAccess":null`: "UnsupportedAppAccess needs a $type", `"appAccess":"open"`: "InvalidRequest appAccess",
+		`"appAccess":{"$type":"` + defs + `open","type":"allowList"}`:                            "UnsupportedAppAccess appAccess",
+		`"policy":{"$type":"` + defs + `managingAppPolicy","managingApp":"did:web:app.example"}`: "UnsupportedPolicy managingApp",
+		`"policy":{"$type":"` + defs + `managingAppPolicy"}`:                                     "UnsupportedPolicy managingApp",
+		`"policy":{"$type":"` + defs + `publicPolicy"},"mintPolicy":"member-list"`:               "InvalidRequest policy",
+		`"keyPolicy":"static"`: "UnsupportedPolicy keyPolicy", `"keyPolicy":"static","mintPolicy":"member-list"`: "UnsupportedPolicy keyPolicy",
+		`"keyPolicy":"none"`: "UnsupportedPolicy keyPolicy", `"history":"some"`: "UnsupportedPolicy history",
+		`"config":{"recordsPublic":true}`: "UnsupportedPolicy recordsPublic", `"pq":"yes"`: "InvalidRequest pq",
+		`"config":{"allowedCollections":[]}`: "UnsupportedPolicy allowedCollections",
 	} {
+		name, says, _ := strings.Cut(want, " ")
 		f := newFake(t)
 		before := f.text()
 		for _, nsid := range []string{"com.atproto.simplespace.createSpace", "com.atproto.simplespace.updateSpace"} {
 			body := `{"space":"` + home.AT() + `","type":"com.example.forum","skey":"x",` + field + `}`
 			w := ask(newServer(f), post, nsid, body)
-			if w.Code != 400 && w.Code != 422 || f.text() != before {
-				t.Errorf("%s %s: %d %s", nsid, field, w.Code, w.Body)
+			message, _ := at(decoded(t, w), "message").(string)
+			if w.Code != 400 && w.Code != 422 || errorName(t, w) != name || !strings.Contains(message, says) || f.text() != before {
+				t.Errorf("%s %s: %d %s, want %s", nsid, field, w.Code, w.Body, want)
 			}
 		}
 	}
