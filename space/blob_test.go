@@ -18,8 +18,14 @@ func TestB4(t *testing.T) {
 		t.Fatalf("%+v, %v", again, err)
 	}
 	for name, bend := range map[string]func(*Blob){
-		"size 2^63":       func(b *Blob) { b.Size = 1 << 63 },
-		"over the cap":    func(b *Blob) { b.Size = MaxBlob + 1 },
+		"size 2^63":    func(b *Blob) { b.Size = 1 << 63 },
+		"over the cap": func(b *Blob) { b.Size = MaxBlob + 1 },
+		"over the cap in as many parts": func(b *Blob) {
+			b.Size, b.Parts = MaxBlob+1, nil
+			for i := range blobParts(b.Size) {
+				b.Parts = append(b.Parts, [32]byte{byte(i), byte(i >> 8)})
+			}
+		},
 		"a part missing":  func(b *Blob) { b.Parts = b.Parts[:1] },
 		"a part too many": func(b *Blob) { b.Parts = append(slices.Clone(b.Parts), [32]byte{11}) },
 		"no part":         func(b *Blob) { b.Parts, b.Size = nil, 0 },

@@ -166,6 +166,21 @@ func TestS11(t *testing.T) {
 	}
 }
 
+// S11: ops that leave no trace when they are withheld, since nothing follows on
+// them, are missed by what the commit says.
+func TestS11Withheld(t *testing.T) {
+	f, fo, l := follower(t)
+	if err := fo.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.put(owner, "com.example.note/new", `{"$type":"com.example.note","text":"nobody shall see"}`)
+	l.bend = func(p *OpsPage) { p.Ops = nil }
+	if err := fo.Sync(t.Context()); err != nil || fo.Recovered != 2 {
+		t.Errorf("%v, the whole repo was read %d times", err, fo.Recovered)
+	}
+	sameRepo(t, f, fo)
+}
+
 // S11: a cursor that was not issued is refused; a since that is not known is no
 // error, and what follows does not lead to the commit.
 func TestS11Cursors(t *testing.T) {
@@ -211,6 +226,19 @@ func TestX20(t *testing.T) {
 	check("an older commit behind the ops")
 	l.bend = func(p *OpsPage) { p.State = nil }
 	check("an older snapshot")
+	// As young as the last, and not the same.
+	record, err := space.RecordFromJSON([]byte(`{"$type":"com.example.note","n":0}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	staged := r.repo.Begin()
+	path := space.Path{Collection: notes, Key: "other"}
+	staged.Apply(space.Batch{Rev: fo.Rev, Ops: []space.Op{{Path: path, Value: record}}}, space.Stamp{Rev: fo.Rev})
+	staged.Commit()
+	r.records[path] = Record{CID: record.CID(), Value: record}
+	check("another snapshot of the same rev")
+	l.bend = nil
+	check("another commit of the same rev")
 }
 
 // A repo that hangs together nowhere leaves the copy as it was.
