@@ -50,7 +50,7 @@ func (p *opsPage) send(w http.ResponseWriter, tail opsTail) error {
 	if err != nil {
 		return notSent{err}
 	}
-	order := make(chan chan piece, runtime.GOMAXPROCS(0))
+	order := make(chan chan piece, 2*runtime.GOMAXPROCS(0))
 	go p.pieces(order)
 	sent := false
 	for next := range order {

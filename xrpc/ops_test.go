@@ -2,6 +2,7 @@ package xrpc
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http/httptest"
@@ -88,6 +89,17 @@ func TestNaiveOps(t *testing.T) {
 	})
 }
 
+// broken is an oplog of which no values can be read.
+type broken struct{ *fake }
+
+func (b broken) Oplog(ctx context.Context, id space.ID, author space.DID, q OpsQuery) (*Oplog, error) {
+	page, err := b.fake.Oplog(ctx, id, author, q)
+	if err == nil {
+		page.Values = func(int, int, func(int, space.Record)) error { return space.ErrUnavailable }
+	}
+	return page, err
+}
+
 // Values that cannot be read are an error where nothing was sent yet, and break
 // the answer off where something was; nothing is read on for it.
 func TestOpsFail(t *testing.T) {
@@ -95,7 +107,12 @@ func TestOpsFail(t *testing.T) {
 	for range 10 * opsPiece {
 		f.put(owner, "com.example.note/a", `{"n":1}`)
 	}
-	broken := errors.New("broken disk")
+	s := newServer(f)
+	s.Repos = broken{f}
+	if w := ask(s, get, "com.atproto.space.listRepoOps", "space="+home.AT()); w.Code != 503 || !strings.Contains(w.Body.String(), `"error"`) {
+		t.Errorf("status %d, %s", w.Code, w.Body)
+	}
+	lost := errors.New("broken disk")
 	for _, from := range []int{0, opsPiece} {
 		page, err := f.Oplog(t.Context(), home, owner, OpsQuery{Limit: 1000})
 		if err != nil {
@@ -103,7 +120,7 @@ func TestOpsFail(t *testing.T) {
 		}
 		page.Values = func(at, _ int, _ func(int, space.Record)) error {
 			if at >= from {
-				return broken
+				return lost
 			}
 			return nil
 		}
@@ -111,9 +128,9 @@ func TestOpsFail(t *testing.T) {
 		err = newOpsPage(home.AT(), owner, page).send(w, opsTail{})
 		none, unsent := err.(notSent)
 		switch text := w.Body.String(); {
-		case !errors.Is(err, broken):
+		case !errors.Is(err, lost):
 			t.Errorf("values fail from %d on: %v", from, err)
-		case from == 0 && (!unsent || none.error != broken || text != "" || len(w.Header()) > 0):
+		case from == 0 && (!unsent || none.error != lost || text != "" || len(w.Header()) > 0):
 			t.Errorf("nothing should be sent: %v, %q, %v", err, text, w.Header())
 		case from > 0 && (unsent || strings.Count(text, `"rev"`) != opsPiece || json.Valid(w.Body.Bytes())):
 			t.Errorf("one piece should be sent: %v, %s", err, text)
