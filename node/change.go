@@ -80,6 +80,11 @@ func (c *change) stage(author space.DID) *space.Staged {
 // numbered here: what comes after a later batch, as from another device of the
 // author, is served behind it, under the next rev.
 func (c *change) apply(author space.DID, b space.Batch, stamp space.Stamp) {
+	c.applyWith(nil, author, b, stamp)
+}
+
+// applyWith is apply where the rows of the batch's records may be sealed already.
+func (c *change) applyWith(sealed []store.RecordRow, author space.DID, b space.Batch, stamp space.Stamp) {
 	repo := c.stage(author)
 	before, rev := repo.Rev(), b.Rev
 	changes := repo.Apply(b, stamp)
@@ -90,10 +95,14 @@ func (c *change) apply(author space.DID, b space.Batch, stamp space.Stamp) {
 	}
 	c.batch.Records = slices.Grow(c.batch.Records, len(changes))
 	c.rows[author] = slices.Grow(c.rows[author], len(changes))
+	if len(sealed) == len(changes) && len(sealed) == len(b.Ops) && len(sealed) > 0 && sealed[0].Author == author && sealed[0].Leaf.Stamp == stamp {
+		c.batch.Records = append(c.batch.Records, sealed...)
+	} else {
+		for _, ch := range changes {
+			c.batch.Records = append(c.batch.Records, recordRow(author, ch.Path, ch.New, ch.Stamp, ch.Value))
+		}
+	}
 	for i, ch := range changes {
-		c.batch.Records = append(c.batch.Records, store.RecordRow{
-			Author: author, Path: ch.Path, Leaf: space.Leaf{CID: ch.New, Stamp: ch.Stamp}, Value: ch.Value,
-		})
 		c.rows[author] = append(c.rows[author], store.OpRow{Rev: rev, Idx: i, Path: ch.Path, CID: ch.New, Prev: ch.Old})
 	}
 	for i := range b.Ops {
@@ -109,10 +118,14 @@ func (c *change) apply(author space.DID, b space.Batch, stamp space.Stamp) {
 	}
 }
 
+func recordRow(author space.DID, p space.Path, cid space.CID, stamp space.Stamp, value space.Record) store.RecordRow {
+	return store.RecordRow{Author: author, Path: p, Leaf: space.Leaf{CID: cid, Stamp: stamp}, Value: value}
+}
+
 // advance adds newly accepted envelopes of one chain, once for a topic.
-func (c *change) advance(e *epoch, adv envelope.Advance) {
+func (c *change) advance(e *epoch, adv envelope.Advance, sealed *store.SealedRun) {
 	c.moved = append(c.moved, move{e, adv})
-	c.batch.Run = &store.RunRow{Chain: adv.Chain, Envs: adv.New}
+	c.batch.Run = &store.RunRow{Chain: adv.Chain, Envs: adv.New, Sealed: sealed}
 	if len(adv.New) > 0 && adv.New[0].Seq() == 0 {
 		c.batch.Run.Cert = adv.Chain.Cert.Bytes()
 	}

@@ -25,9 +25,13 @@ type runIn struct {
 	cert  *envelope.Certificate
 	run   []envelope.Envelope
 	fork  *envelope.Fork // set: a proof in the place of a run
-	sum   *envelope.Sum  // of run, if it was computed ahead
-	ahead []opened       // the entries of run, if they were opened ahead
-	reply chan ingested  // buffered; nil: nobody waits
+
+	// What was done ahead of run's turn, if it was.
+	sum    *envelope.Sum
+	ahead  []opened
+	sealed *store.SealedRun
+
+	reply chan ingested // buffered; nil: nobody waits
 }
 
 type ingested struct {
@@ -77,7 +81,7 @@ func (a *actor) ingest(m *runIn) (added []envelope.Envelope, err error) {
 		return nil, err
 	}
 	c := a.begin()
-	c.advance(e, adv)
+	c.advance(e, adv, m.sealed)
 	a.materialise(c, a.chainOf(e, adv.Chain), adv.New, m.ahead)
 	if err := c.commit(store.Remote); err != nil {
 		a.fail(err)
@@ -281,7 +285,7 @@ func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope, ahea
 			continue // a part that the reader holds already
 		}
 		if ahead == nil && at.author != "" {
-			ahead = openAhead(ch.reader.Openers(), envs[i:])
+			ahead = openAhead(ch.reader.Openers(), envs[i:], nil)
 		}
 		var o opened
 		if k := i - (len(envs) - len(ahead)); k >= 0 {
@@ -331,7 +335,7 @@ func (a *actor) step(c *change, ch *chain, at *position, env envelope.Envelope, 
 		wait = a.controlEntry(c, at, body)
 	case envelope.Entry:
 		b, err := ahead.decoded(body)
-		wait = a.entry(c, ch, at, env, b, err)
+		wait = a.entry(c, ch, at, env, b, err, ahead.rows)
 	}
 	if wait {
 		if err := ch.rewind(*at); err != nil {
@@ -451,7 +455,7 @@ func (a *actor) controlEntry(c *change, at *position, raw []byte) (wait bool) {
 }
 
 // entry stages one batch of writes.
-func (a *actor) entry(c *change, ch *chain, at *position, env envelope.Envelope, b space.Batch, err error) (wait bool) {
+func (a *actor) entry(c *change, ch *chain, at *position, env envelope.Envelope, b space.Batch, err error, sealed []store.RecordRow) (wait bool) {
 	if err == nil && (b.Rev < at.rev || b.Rev == at.rev && len(b.Ops) > 0) {
 		err = fmt.Errorf("rev %s does not follow %s: %w", b.Rev, at.rev, space.ErrMalformed)
 	}
@@ -467,7 +471,7 @@ func (a *actor) entry(c *change, ch *chain, at *position, env envelope.Envelope,
 	if at.c == a.self.c && at.device == a.self.device.ID() {
 		a.self.twin.saw(ch.id, b.Rev)
 	}
-	c.apply(at.author, b, space.Stamp{Rev: b.Rev, Device: at.device, Entry: env.ID()})
+	c.applyWith(sealed, at.author, b, space.Stamp{Rev: b.Rev, Device: at.device, Entry: env.ID()})
 	if b.Stmt != nil {
 		a.witness(ch, at, env.Seq(), b.Stmt.View)
 	}

@@ -5,8 +5,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
+	"github.com/kithnet/kith/space/identity"
 	"github.com/kithnet/kith/space/seal"
 	"github.com/kithnet/kith/sync/lthash"
 	"github.com/kithnet/kith/sync/reconcile"
@@ -79,22 +81,64 @@ func (a *actor) gather(m *runIn) *runGroup {
 	return g
 }
 
-// prepare hashes the group and opens its entries, beside what the actor does.
+// prepare hashes the group, opens its entries and seals what they will make,
+// beside what the actor does.
 func (a *actor) prepare(g *runGroup) {
 	g.done = make(chan struct{})
-	if g.all == nil {
+	m := g.runs[0]
+	if g.all != nil {
+		m = g.all
+	}
+	if len(m.run) < 2*openShare && g.size < groupBytes/4 || m.fork != nil {
 		close(g.done)
 		return
 	}
 	var openers func() *seal.Opener
-	if ch := a.chains[g.all.run[0].Chain()]; ch != nil && ch.reader != nil && ch.epoch.id == g.all.topic {
-		openers = ch.reader.Openers()
+	s := &sealer{store: a.store}
+	if ch := a.chains[m.run[0].Chain()]; ch != nil && ch.reader != nil && ch.epoch.id == m.topic {
+		openers, s.author, s.device = ch.reader.Openers(), ch.author, ch.device
 	}
 	go func() {
 		defer close(g.done)
-		g.all.sum = envelope.SumRun(g.all.run, inParallel)
-		g.all.ahead = openAhead(openers, g.all.run)
+		m.sum = envelope.SumRun(m.run, inParallel)
+		m.sealed, _ = a.store.SealRun(m.run) // nil: sealed in its turn
+		m.ahead = openAhead(openers, m.run, s)
 	}()
+}
+
+// sealer seals the rows of records that entries of an author's chain make, if
+// nothing stands in their way.
+type sealer struct {
+	store  *store.Space
+	author space.DID
+	device identity.DeviceID
+}
+
+// seal gives the opened entries of a part of a run their rows.
+func (s *sealer) seal(part []opened, envs []envelope.Envelope) {
+	n := 0
+	for i := range part {
+		n += len(part[i].batch.Ops)
+	}
+	if s == nil || s.author == "" || n == 0 {
+		return
+	}
+	rows := make([]store.RecordRow, 0, n)
+	for i := range part {
+		b := &part[i].batch
+		stamp := space.Stamp{Rev: b.Rev, Device: s.device, Entry: envs[i].ID()}
+		for j := range b.Ops {
+			op := &b.Ops[j]
+			rows = append(rows, recordRow(s.author, op.Path, op.Sum, stamp, op.Value))
+		}
+	}
+	if s.store.SealRecords(rows) != nil {
+		return // sealed in their turn
+	}
+	for i := range part {
+		n := len(part[i].batch.Ops)
+		part[i].rows, rows = rows[:n:n], rows[n:]
+	}
 }
 
 func (g *runGroup) handle(a *actor) {
@@ -166,12 +210,14 @@ type opened struct {
 	whole bool // batch and err are of it
 	batch space.Batch
 	err   error
+	rows  []store.RecordRow // of the batch's ops, sealed
 }
 
 const openShare = 16 // entries that are worth a goroutine
 
-// openAhead opens the entries of a chain at once; nil if it is not worth it.
-func openAhead(openers func() *seal.Opener, envs []envelope.Envelope) []opened {
+// openAhead opens the entries of a chain at once, and seals the rows they make
+// unless s is nil; nil if it is not worth it.
+func openAhead(openers func() *seal.Opener, envs []envelope.Envelope, s *sealer) []opened {
 	parts := min(len(envs)/openShare, 4*runtime.GOMAXPROCS(0))
 	if runBytes(envs) > groupBytes/4 {
 		parts = min(len(envs), 4*runtime.GOMAXPROCS(0)) // few and large
@@ -187,6 +233,7 @@ func openAhead(openers func() *seal.Opener, envs []envelope.Envelope) []opened {
 				out[i] = open(o, envs[i])
 			}
 		}
+		s.seal(out[p*len(envs)/parts:(p+1)*len(envs)/parts], envs[p*len(envs)/parts:])
 	})
 	return out
 }

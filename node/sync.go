@@ -196,6 +196,7 @@ type replica struct {
 	past []epochSet // what Since last told of
 
 	ahead  []envelope.Envelope // read from the store and not sent yet
+	coming *lookahead          // what follows them, being read; nil: nothing is
 	flight []*runIn            // under way to the space, see Submit
 	landed []reconcile.Outcome
 
@@ -297,8 +298,7 @@ func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*e
 	}
 	to = min(to, ch.Head.Seq)
 	if a := r.ahead; len(a) == 0 || a[0].Chain() != chain || a[0].Seq() != from || ch.Forked {
-		var err error
-		if r.ahead, err = r.a.store.Run(r.e.id, chain, from, to, max(maxBytes, readAhead)); err != nil {
+		if err := r.fetch(chain, from, to, max(maxBytes, readAhead), ch.Forked); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -315,6 +315,36 @@ func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*e
 		return &ch.Cert, envs, nil
 	}
 	return nil, envs, nil
+}
+
+// lookahead is envelopes that are read while those before them are sent.
+type lookahead struct {
+	chain envelope.ChainID
+	from  uint64
+	done  chan struct{} // closed when the rest is set
+	envs  []envelope.Envelope
+	err   error
+}
+
+// fetch reads envelopes of a chain, and begins to read those that follow.
+func (r *replica) fetch(chain envelope.ChainID, from, to uint64, maxBytes int, forked bool) (err error) {
+	next := r.coming
+	r.coming = nil
+	if next != nil && next.chain == chain && next.from == from && !forked {
+		<-next.done
+		r.ahead, err = next.envs, next.err
+	} else {
+		r.ahead, err = r.a.store.Run(r.e.id, chain, from, to, maxBytes)
+	}
+	if n := len(r.ahead); err == nil && n > 0 && r.ahead[n-1].Seq() < to {
+		next = &lookahead{chain: chain, from: r.ahead[n-1].Seq() + 1, done: make(chan struct{})}
+		r.coming = next
+		go func() {
+			defer close(next.done)
+			next.envs, next.err = r.a.store.Run(r.e.id, chain, next.from, to, maxBytes)
+		}()
+	}
+	return err
 }
 
 // IDAt gives the heads of segments.

@@ -264,7 +264,7 @@ func (a *actor) commitOwn(c *change) error {
 		a.fail(err)
 		return fmt.Errorf("extend own chain: %w", err)
 	}
-	c.advance(a.now, adv)
+	c.advance(a.now, adv, nil)
 	a.ownChain(c, adv.Chain)
 	c.toOutbox(a.now, c.sealed)
 	if err := c.commit(store.Own); err != nil {

@@ -118,7 +118,7 @@ func copyReadable(from, to *disk, opts Options) (err error) {
 		if b.n < groupBytes && more {
 			continue
 		}
-		if err := fresh.Write(&b.b, &opt.WriteOptions{Sync: true}); err != nil {
+		if err := fresh.Write(b.engine(), &opt.WriteOptions{Sync: true}); err != nil {
 			return err
 		}
 		b.reset()

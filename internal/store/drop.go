@@ -131,7 +131,7 @@ func (s *Store) deletes(b *batch, most int, within []*util.Range) ([]*util.Range
 			if err != nil {
 				return nil, err
 			}
-			if b.b.Len() >= most {
+			if b.rows >= most {
 				return append([]*util.Range{{Start: bytes.Clone(key), Limit: rest.Limit}}, within[i+1:]...), nil
 			}
 			b.Delete(key)

@@ -226,7 +226,7 @@ func (e *engine) lead(group []*request) error {
 		return err
 	}
 	b, sync := e.merge(group)
-	if b.b.Len() == 0 && !(sync && e.dirty) {
+	if b.rows == 0 && !(sync && e.dirty) {
 		return nil
 	}
 	return e.put(b, sync)
@@ -241,7 +241,7 @@ func (e *engine) merge(group []*request) (b *batch, sync bool) {
 	for _, r := range group {
 		sync = sync || r.sync
 		if r.batch != nil {
-			_ = r.batch.b.Replay(&e.merged) // never fails
+			e.merged.add(r.batch)
 		}
 	}
 	return &e.merged, sync
@@ -278,7 +278,7 @@ func (e *engine) put(b *batch, sync bool) error {
 
 func (e *engine) append(b *batch, sync bool) error {
 	b.Put(markerKey, marker(e.number+1))
-	if err := e.db.Write(&b.b, &opt.WriteOptions{Sync: sync, NoWriteMerge: true}); err != nil {
+	if err := e.db.Write(b.engine(), &opt.WriteOptions{Sync: sync, NoWriteMerge: true}); err != nil {
 		return e.fail(b, err)
 	}
 	e.number++
@@ -291,7 +291,7 @@ func (e *engine) append(b *batch, sync bool) error {
 // log: undo will cover it.
 func (e *engine) fail(b *batch, err error) error {
 	f := &fault{err: writeError(err), at: time.Now(), undo: new(batch)}
-	if err := b.b.Replay(preImage{e.db, f}); err != nil {
+	if err := b.replay(preImage{e.db, f}); err != nil {
 		f.lost = true
 	}
 	e.fault.Store(f)

@@ -66,9 +66,9 @@ func (e *engine) prove(db *leveldb.DB, f *fault) error {
 		return f.err
 	}
 	undo := new(batch)
-	_ = f.undo.b.Replay(undo) // a copy: append adds a marker
+	undo.add(f.undo) // a copy: a marker comes with it
 	undo.Put(markerKey, marker(n+1))
-	if err := db.Write(&undo.b, &opt.WriteOptions{Sync: true, NoWriteMerge: true}); err != nil {
+	if err := db.Write(undo.engine(), &opt.WriteOptions{Sync: true, NoWriteMerge: true}); err != nil {
 		f.err = writeError(err)
 		return f.err
 	}

@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"math"
+
+	"github.com/syndtr/goleveldb/leveldb/util"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
@@ -93,7 +96,11 @@ func (s *Space) Run(topic envelope.TopicID, chain envelope.ChainID, from, to uin
 	defer r.release()
 	p := s.key(func(b *blinder) []byte { return b.run(tableSegment, topic, chain) })
 	next, size := from, 0
-	for seg, err := range r.segments(s.vault, p, from) {
+	within := prefix(p)
+	if last := from + runSeqs; to < math.MaxUint64 && last > from {
+		within.Limit = binary.BigEndian.AppendUint64(bytes.Clone(p), min(to+1, last))
+	}
+	for seg, err := range r.within(s.vault, within, p, from) {
 		if err != nil {
 			return nil, err
 		}
@@ -118,11 +125,20 @@ func (s *Space) Run(topic envelope.TopicID, chain envelope.ChainID, from, to uin
 	return run, nil
 }
 
+// runSeqs is how far behind its first a run is looked for: each table that may
+// hold of it is read where the range begins in it.
+const runSeqs = 4096
+
 // segments gives the numbered rows with prefix p, from the one that may hold
 // number from.
 func (r *reader) segments(v *vault, p []byte, from uint64) iter.Seq2[row, error] {
+	return r.within(v, prefix(p), p, from)
+}
+
+// within is segments in a range of the prefix, which ends behind from.
+func (r *reader) within(v *vault, within *util.Range, p []byte, from uint64) iter.Seq2[row, error] {
 	return func(yield func(row, error) bool) {
-		it := r.seek(prefix(p), binary.BigEndian.AppendUint64(bytes.Clone(p), from))
+		it := r.seek(within, binary.BigEndian.AppendUint64(bytes.Clone(p), from))
 		defer it.Release()
 		for ; it.Valid(); it.Next() {
 			plain, err := v.open(it.Key(), it.Value())

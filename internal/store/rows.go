@@ -45,6 +45,9 @@ type RunRow struct {
 	Cert  []byte              // of a chain that is new; nil otherwise
 	Chain envelope.Chain      // as it is after Envs
 	Envs  []envelope.Envelope // consecutive, up to Chain.Head
+	// Sealed is what SealRun made of Envs; nil, or of another run: they are
+	// sealed now.
+	Sealed *SealedRun
 }
 
 // AppliedRow says how far a chain is materialised.
@@ -68,6 +71,8 @@ type RecordRow struct {
 	Path   space.Path
 	Leaf   space.Leaf
 	Value  space.Record
+
+	sealed []byte // by SealRecords
 }
 
 // RepoRow is what an author's records add up to.

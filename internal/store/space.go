@@ -55,7 +55,7 @@ func (s *Space) Commit(c Class, b *Batch) error {
 	w.content(b, s.recent)
 	w.queues(b)
 	err = w.fits()
-	if err == nil && w.batch.b.Len() > 0 {
+	if err == nil && w.batch.rows > 0 {
 		err = s.store.write(c, w.batch)
 	}
 	if err != nil {
@@ -86,21 +86,30 @@ func (w *rows) run(r *RunRow) error {
 	}
 	w.plain = appendHead(w.plain[:0], topic, &r.Chain)
 	w.put(w.chain(tableHead, topic, r.Chain.ID), w.plain)
-	for envs := r.Envs; len(envs) > 0; {
+	if r.Sealed.of(r.Envs) {
+		w.batch.add(&r.Sealed.rows)
+	} else {
+		w.envelopes(r.Envs)
+	}
+	return nil
+}
+
+// envelopes writes envelopes of one chain and their ids.
+func (w *rows) envelopes(envs []envelope.Envelope) {
+	for len(envs) > 0 {
 		n := w.segment(envs)
-		first := envs[0].Seq()
-		w.blinder.run(tableSegment, topic, r.Chain.ID)
+		topic, chain, first := envs[0].Topic(), envs[0].Chain(), envs[0].Seq()
+		w.blinder.run(tableSegment, topic, chain)
 		w.put(w.number(first), w.plain)
 		w.plain = w.plain[:0]
-		for _, e := range envs[:n] {
-			id := e.ID()
+		for i := range envs[:n] {
+			id := envs[i].ID()
 			w.plain = append(w.plain, id[:]...)
 		}
-		w.blinder.run(tableIDs, topic, r.Chain.ID)
+		w.blinder.run(tableIDs, topic, chain)
 		w.put(w.number(first), w.plain)
 		envs = envs[n:]
 	}
-	return nil
 }
 
 func (r *RunRow) topic() envelope.TopicID {
@@ -177,7 +186,11 @@ const recordShare = 64
 
 // records seals many records in several goroutines.
 func (w *rows) records(records []RecordRow) {
+	w.batch.room(sizeOfRecords(records))
 	parts := min(len(records)/recordShare, runtime.GOMAXPROCS(0))
+	if parts > 1 && records[0].sealed != nil {
+		parts = 1 // all of them, or nearly
+	}
 	var wg sync.WaitGroup
 	var helpers []*rows
 	for p := 1; p < parts; p++ {
@@ -194,7 +207,7 @@ func (w *rows) records(records []RecordRow) {
 	w.someRecords(records)
 	wg.Wait()
 	for _, h := range helpers {
-		_ = h.batch.b.Replay(w.batch) // never fails
+		w.batch.add(h.batch)
 		h.free()
 	}
 }
@@ -202,6 +215,10 @@ func (w *rows) records(records []RecordRow) {
 func (w *rows) someRecords(records []RecordRow) {
 	for i := range records {
 		r := &records[i]
+		if r.sealed != nil {
+			w.batch.addRow(r.sealed)
+			continue
+		}
 		w.plain = r.append(w.plain[:0])
 		w.put(w.record(r.Author, r.Path), w.plain)
 	}

@@ -144,7 +144,6 @@ type blinder struct {
 	sum    []byte
 	key    []byte
 	plain  []byte
-	value  []byte
 }
 
 func (v *vault) blinder() *blinder { return v.pool.Get().(*blinder) }
@@ -295,19 +294,29 @@ func (v *vault) rows() (*rows, error) {
 }
 
 func (r *rows) free() {
-	if cap(r.plain)+cap(r.value) > pooledBytes {
-		r.plain, r.value = nil, nil
+	if cap(r.plain) > pooledBytes {
+		r.plain = nil
 	}
 	r.v.done(r.blinder)
 	r.batch.free()
 }
 
-// put seals plain at key.
+// keep takes the batch out of r, for longer than r lives.
+func (r *rows) keep() batch {
+	b := *r.batch
+	*r.batch = batch{}
+	return b
+}
+
+// put seals plain at key, in place.
 func (r *rows) put(key, plain []byte) {
 	r.count++
+	var head [nonceShared + binary.MaxVarintLen64]byte
+	copy(head[:], r.nonce[:])
+	n := nonceShared + binary.PutUvarint(head[nonceShared:], r.count)
 	var short [chacha20poly1305.NonceSize]byte
 	binary.BigEndian.PutUint64(short[4:], r.count)
-	r.value = binary.AppendUvarint(append(r.value[:0], r.nonce[:]...), r.count)
-	r.value = r.aead.Seal(r.value, short[:], plain, key)
-	r.batch.Put(key, r.value)
+	b := r.batch
+	b.begin(key, n+len(plain)+r.aead.Overhead())
+	b.raw = r.aead.Seal(append(b.raw, head[:n]...), short[:], plain, key)
 }

@@ -39,9 +39,10 @@ func TestLayoutOfARow(t *testing.T) {
 	seen := map[string]bool{}
 	for i := range 3 {
 		w.put(got, fmt.Append(nil, "plain ", i))
-		count, n := binary.Uvarint(w.value[16:])
-		nonce := binary.BigEndian.AppendUint64(bytes.Clone(w.value[:16]), count)
-		plain, err := aead.Open(nil, nonce, w.value[16+n:], got)
+		value := lastValue(w)
+		count, n := binary.Uvarint(value[16:])
+		nonce := binary.BigEndian.AppendUint64(bytes.Clone(value[:16]), count)
+		plain, err := aead.Open(nil, nonce, value[16+n:], got)
 		if err != nil || string(plain) != fmt.Sprint("plain ", i) {
 			t.Fatalf("%q, %v", plain, err)
 		}
@@ -49,10 +50,22 @@ func TestLayoutOfARow(t *testing.T) {
 			t.Error("a nonce came twice")
 		}
 		seen[string(nonce)] = true
-		opened, err := w.v.open(got, w.value)
+		opened, err := w.v.open(got, value)
 		equal(t, "opened", []any{opened, err}, []any{plain, nil})
 	}
 }
+
+// lastValue is what was put last.
+func lastValue(w *rows) []byte {
+	var last lastPut
+	_ = w.batch.replay(&last)
+	return bytes.Clone(last.value)
+}
+
+type lastPut struct{ value []byte }
+
+func (l *lastPut) Put(_, value []byte) { l.value = value }
+func (l *lastPut) Delete([]byte)       {}
 
 // No two rows share a key, and none is a prefix of another's listing.
 func TestKeysDiffer(t *testing.T) {
@@ -103,7 +116,7 @@ func TestValuesAreBound(t *testing.T) {
 	w := must[*rows](t)(v.rows())
 	key := bytes.Clone(w.name("a"))
 	w.put(key, []byte("plain"))
-	value := bytes.Clone(w.value)
+	value := lastValue(w)
 	if plain, err := v.open(key, value); err != nil || string(plain) != "plain" {
 		t.Fatalf("%q, %v", plain, err)
 	}
