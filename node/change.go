@@ -16,6 +16,7 @@ import (
 // is visible, and a change that is dropped never was.
 type change struct {
 	a     *actor
+	after *change // being written, and shown before this one; nil: none
 	batch store.Batch
 
 	cert   *envelope.Certificate // of a chain of our own opened here
@@ -70,10 +71,21 @@ func (c *change) stage(author space.DID) *space.Staged {
 			c.a.repos[author] = r
 			c.a.mu.Unlock()
 		}
-		s = r.Begin()
+		if c.after != nil && c.after.staged[author] != nil {
+			s = c.after.staged[author].Begin()
+		} else {
+			s = r.Begin()
+		}
 		c.staged[author] = s
 	}
 	return s
+}
+
+// room makes room for n more ops of an author.
+func (c *change) room(author space.DID, n int) {
+	c.stage(author).Grow(n)
+	c.batch.Records = slices.Grow(c.batch.Records, n)
+	c.rows[author] = slices.Grow(c.rows[author], n)
 }
 
 // apply stages the ops of one entry and the rows they make. The oplog is
@@ -132,17 +144,30 @@ func (c *change) advance(e *epoch, adv envelope.Advance, sealed *store.SealedRun
 	c.batch.Topic = &store.TopicRow{ID: e.id, Count: adv.Count, State: adv.State}
 }
 
-// commit makes the change durable as class asks and then visible.
-func (c *change) commit(class store.Class) error {
-	a := c.a
+// fill completes the batch with what the change leads to.
+func (c *change) fill() error {
 	c.fillRepos()
 	for ch, at := range c.applied {
-		row, err := a.positionRow(ch, at)
+		row, err := c.a.positionRow(ch, at)
 		if err != nil {
 			return fmt.Errorf("commit: position: %w", err)
 		}
 		c.batch.Applied = append(c.batch.Applied, row)
 	}
+	return nil
+}
+
+// commit makes the change durable as class asks and then visible.
+func (c *change) commit(class store.Class) error {
+	if err := c.fill(); err != nil {
+		return err
+	}
+	return c.finish(class)
+}
+
+// finish is commit of a change that is filled.
+func (c *change) finish(class store.Class) error {
+	a := c.a
 	if len(c.adopted) > 0 {
 		// Keys first: an epoch in the log without its keys is a space that is
 		// stuck, keys of an epoch that is not in the log are idle.
@@ -229,15 +254,18 @@ func (c *change) show() {
 // fillRepos adds the row and the oplog page of every repo that was staged.
 func (c *change) fillRepos() {
 	for author, s := range c.staged {
-		r := c.a.repos[author]
+		ops := c.a.repos[author].ops
+		if c.after != nil {
+			ops += uint64(len(c.after.rows[author]))
+		}
 		s.Fold(inParallel)
 		row := store.RepoRow{
 			Author: author, Rev: s.Rev(), Count: s.Count(), State: s.State(),
-			OpCount: r.ops + uint64(len(c.rows[author])), Stmt: c.word(author).Statement,
+			OpCount: ops + uint64(len(c.rows[author])), Stmt: c.word(author).Statement,
 		}
 		c.batch.Repos = append(c.batch.Repos, row)
 		if len(c.rows[author]) > 0 {
-			c.batch.Ops = append(c.batch.Ops, store.OpPage{Author: author, First: r.ops, Rows: c.rows[author]})
+			c.batch.Ops = append(c.batch.Ops, store.OpPage{Author: author, First: ops, Rows: c.rows[author]})
 		}
 	}
 }

@@ -135,15 +135,25 @@ func (a *actor) run() {
 	a.heal()
 	for !a.inbox.ends() {
 		if now, due := time.Now(), a.due(); !due.IsZero() && !now.Before(due) {
+			a.touchDown()
 			a.tick(now) // does not wait for what comes in without end
 		}
 		if m, ok := a.take(); ok {
+			switch m.(type) {
+			case *runIn, *runGroup:
+			default:
+				a.touchDown()
+			}
 			a.heal()
 			m.handle(a)
-		} else if a.inbox.rest(a, a.due()) {
+			continue
+		}
+		a.touchDown()
+		if a.inbox.rest(a, a.due()) {
 			return
 		}
 	}
+	a.touchDown()
 	a.tick(a.stmtDue) // a statement that is owed leaves with us
 	a.endChain()
 	close(a.ended)

@@ -270,6 +270,12 @@ func (ch *chain) rewind(p position) (err error) {
 // ahead.
 func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope, ahead []opened) {
 	at := ch.position
+	if c.after != nil {
+		if next, ok := c.after.applied[ch]; ok {
+			at = next
+		}
+	}
+	was := at
 	if ch.reader == nil && !at.void {
 		if err := ch.rewind(at); err != nil {
 			a.log.Error("read a chain", "chain", ch.id, "err", err)
@@ -295,7 +301,7 @@ func (a *actor) materialise(c *change, ch *chain, envs []envelope.Envelope, ahea
 			break
 		}
 	}
-	if at != ch.position {
+	if at != was {
 		c.applied[ch] = at
 	}
 }

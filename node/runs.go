@@ -81,14 +81,19 @@ func (a *actor) gather(m *runIn) *runGroup {
 	return g
 }
 
+// whole is the group as one run.
+func (g *runGroup) whole() *runIn {
+	if g.all != nil {
+		return g.all
+	}
+	return g.runs[0]
+}
+
 // prepare hashes the group, opens its entries and seals what they will make,
 // beside what the actor does.
 func (a *actor) prepare(g *runGroup) {
 	g.done = make(chan struct{})
-	m := g.runs[0]
-	if g.all != nil {
-		m = g.all
-	}
+	m := g.whole()
 	if len(m.run) < 2*openShare && g.size < groupBytes/4 || m.fork != nil {
 		close(g.done)
 		return
@@ -154,7 +159,10 @@ func (g *runGroup) handle(a *actor) {
 		a.push(next)
 	}
 	<-g.done
-	a.ingestGroup(g)
+	if !a.takeOff(g) {
+		a.touchDown()
+		a.ingestGroup(g)
+	}
 }
 
 // follows reports whether m goes on where p ends.
@@ -260,7 +268,7 @@ func (o *opened) decoded(body []byte) (space.Batch, error) {
 }
 
 // flightRuns is how many runs of a stream are under way to their space at once.
-const flightRuns = 16
+const flightRuns = 32
 
 var _ reconcile.Pipe = (*replica)(nil)
 

@@ -33,6 +33,9 @@ func (c *change) word(author space.DID) word {
 	if s, ok := c.stmts[author]; ok {
 		return s
 	}
+	if c.after != nil {
+		return c.after.word(author)
+	}
 	if r := c.a.repos[author]; r != nil {
 		return r.said
 	}

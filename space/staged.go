@@ -13,15 +13,36 @@ import (
 // repo may be read and not changed.
 type Staged struct {
 	repo    *Repo
-	base    uint64 // the repo's commits at Begin
+	under   *Staged // to be committed before; nil: the repo itself
+	base    uint64  // the repo's commits at Begin
 	overlay map[Path]*Leaf
-	moved   []Change // not in the set hash yet
+	moved   []moved // not in the set hash yet
 	totals
+}
+
+// moved is what a change makes of the set hash.
+type moved struct {
+	path     Path
+	old, new CID
 }
 
 // Begin stages changes to r.
 func (r *Repo) Begin() *Staged {
 	return &Staged{repo: r, base: r.commits, totals: r.totals}
+}
+
+// Begin stages changes on top of s, which is to be committed first.
+func (s *Staged) Begin() *Staged {
+	s.Fold(nil)
+	return &Staged{repo: s.repo, under: s, base: s.base + 1, totals: s.totals}
+}
+
+// Grow makes room for n more changes.
+func (s *Staged) Grow(n int) {
+	s.moved = slices.Grow(s.moved, n)
+	if s.overlay == nil {
+		s.overlay = make(map[Path]*Leaf, n)
+	}
 }
 
 // Apply takes in a batch and says what it changed: of two writes to a path the
@@ -67,7 +88,7 @@ func (s *Staged) set(c Change) {
 	if !c.New.IsZero() {
 		s.count++
 	}
-	s.moved = append(s.moved, Change{Path: c.Path, Old: c.Old, New: c.New})
+	s.moved = append(s.moved, moved{c.Path, c.Old, c.New})
 }
 
 // foldShare is how many changes are worth a goroutine.
@@ -79,11 +100,11 @@ func (s *Staged) Fold(spread lthash.Spread) {
 	s.state.Fold(spread, len(s.moved), foldShare, func(part *lthash.State, i int) {
 		var buf [512]byte
 		c := &s.moved[i]
-		if !c.Old.IsZero() {
-			part.Remove(AppendElement(buf[:0], c.Path, c.Old))
+		if !c.old.IsZero() {
+			part.Remove(AppendElement(buf[:0], c.path, c.old))
 		}
-		if !c.New.IsZero() {
-			part.Add(AppendElement(buf[:0], c.Path, c.New))
+		if !c.new.IsZero() {
+			part.Add(AppendElement(buf[:0], c.path, c.new))
 		}
 	})
 	s.moved = nil
@@ -91,8 +112,10 @@ func (s *Staged) Fold(spread lthash.Spread) {
 
 // Leaf is what stands at p, staged batches included.
 func (s *Staged) Leaf(p Path) (Leaf, bool) {
-	if l, ok := s.overlay[p]; ok {
-		return *l, true
+	for t := s; t != nil; t = t.under {
+		if l, ok := t.overlay[p]; ok {
+			return *l, true
+		}
 	}
 	return s.repo.Leaf(p)
 }
@@ -128,14 +151,14 @@ func (s *Staged) Commit() {
 	for p, l := range s.overlay {
 		r.leaves.Set(r.item(p, l))
 	}
-	r.totals = s.totals
+	r.totals, s.under = s.totals, nil
 }
 
 // Preview is what Count and Digest would be if a batch of these ops, later
 // than all there is, were applied. It changes nothing.
 func (s *Staged) Preview(ops []Op) (count uint64, digest [32]byte) {
 	s.Fold(nil)
-	p := Staged{repo: s.repo, totals: s.totals, overlay: maps.Clone(s.overlay)}
+	p := Staged{repo: s.repo, under: s.under, totals: s.totals, overlay: maps.Clone(s.overlay)}
 	p.Apply(Batch{Ops: ops}, Stamp{Rev: math.MaxUint64})
 	return p.count, p.Digest()
 }

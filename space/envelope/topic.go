@@ -215,6 +215,51 @@ func (t *Topic) CheckSummed(cert *Certificate, run []Envelope, sum *Sum) (Advanc
 	return adv, nil
 }
 
+// CheckNext is CheckSummed of a run that simply goes on where its chain ends once
+// prev is committed; nil: where it ends now. False: only Check can say, when the
+// Topic is so far. It changes nothing.
+func (t *Topic) CheckNext(prev *Advance, run []Envelope, sum *Sum) (Advance, bool) {
+	if prev == nil && len(run) > 0 {
+		if c := t.chains[run[0].Chain()]; c != nil && c.Length > 0 {
+			prev = &Advance{Chain: *c, Count: t.count, State: t.state, base: t.commits}
+		}
+	} else if prev != nil && prev.base != t.commits+1 {
+		return Advance{}, false
+	}
+	if prev == nil || prev.Cut || len(prev.Left) > 0 || prev.Chain.Forked || t.pending.chains[prev.Chain.ID] != nil {
+		return Advance{}, false
+	}
+	c := prev.Chain
+	if f, ok := t.finalOf(c.ID); ok && f.Seq >= c.Length {
+		return Advance{}, false
+	}
+	if len(run) == 0 {
+		return Advance{}, false
+	}
+	first := &run[0]
+	if t.form(nil, run) != nil || first.Chain() != c.ID || first.Seq() != c.Length || first.Prev() != c.Head.ID || signed(run) != nil {
+		return Advance{}, false
+	}
+	c.Head = run[len(run)-1].Head()
+	c.Length = c.Head.Seq + 1
+	adv := Advance{
+		Chain: c, New: slices.Clip(run), Count: prev.Count + uint64(len(run)), State: prev.State, base: prev.base + 1,
+	}
+	adv.add(sum)
+	return adv, true
+}
+
+// add adds the ids of what is new to the set hash.
+func (a *Advance) add(sum *Sum) {
+	if sum.of(a.New) {
+		a.State.Merge(&sum.state)
+		return
+	}
+	for i := range a.New {
+		a.State.Add(a.New[i].id[:])
+	}
+}
+
 // form refuses what no state of the topic could accept.
 func (t *Topic) form(cert *Certificate, run []Envelope) error {
 	if err := shape(run); err != nil {
@@ -351,13 +396,7 @@ func (t *Topic) advance(c Chain, run []Envelope) (Advance, error) {
 		Chain: c, New: run, Left: left,
 		Count: t.count + uint64(len(run)), State: t.state, base: t.commits + 1,
 	}
-	if t.sum.of(run) {
-		adv.State.Merge(&t.sum.state)
-		return adv, nil
-	}
-	for i := range run {
-		adv.State.Add(run[i].id[:])
-	}
+	adv.add(t.sum)
 	return adv, nil
 }
 
