@@ -23,6 +23,9 @@ const (
 	// relay. Other people's relays cut it after 128 KiB, which is one run of the
 	// usual size and then nothing of it has arrived.
 	circuitRun = 16 << 10
+	// circuitChains is how many chains a pass names there: as many as bring
+	// about as much as a connection carries.
+	circuitChains = 128
 )
 
 // talks is what lasts between two reconciliations with a peer: the
@@ -139,7 +142,7 @@ func (n *Node) converse(a *actor, e *epoch, s network.Stream, cfg reconcile.Conf
 	c := &conversation{n: n, a: a, e: e, with: s.Conn().RemotePeer(), s: s}
 	c.r, _ = cfg.Replica.(*replica)
 	if s.Conn().Stat().Limited {
-		cfg.MaxRun = circuitRun
+		cfg.MaxRun, cfg.MaxNamed = circuitRun, circuitChains
 	}
 	ses, err := reconcile.New(cfg)
 	if err != nil {

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -99,6 +100,52 @@ func TestCutAfter128KiB(t *testing.T) {
 		if sessions < 10 || sessions > 20 {
 			t.Errorf("%d sessions of 128 KiB for 1.5 MB", sessions)
 		}
+	}
+}
+
+// crowdPool is many chains of one envelope.
+var crowdPool = sync.OnceValues(func() (*world, []*chain) {
+	w := newWorld("crowd")
+	chains := make([]*chain, 5000)
+	for i := range chains {
+		chains[i] = w.newChain(fmt.Sprint("one of many ", i), 1, 100)
+	}
+	return w, chains
+})
+
+// TestManyChainsOver128KiB: to name 5,000 chains takes twice what a connection
+// carries that ends after 128 KiB. Over such ones an empty replica, and one that
+// has every third chain and one of its own, become equal nevertheless: none but
+// the last few fail to bring many.
+func TestManyChainsOver128KiB(t *testing.T) {
+	const limit, most = 128 << 10, 120
+	w, chains := crowdPool()
+	for _, own := range []int{0, 1700} {
+		a, b := w.newMemory(), w.newMemory()
+		for i, c := range chains {
+			if own > 0 && i%3 == 0 {
+				a.with(c, 1)
+			}
+			if own == 0 || i > 0 {
+				b.with(c, 1)
+			}
+		}
+		a.named, b.named = 128, 128
+		sessions := 0
+		for ; a.topic.Digest() != b.topic.Digest(); sessions++ {
+			if sessions == most {
+				t.Fatalf("own %d: %d and %d envelopes after %d connections", own, a.topic.Count(), b.topic.Count(), sessions)
+			}
+			a.nonce, b.nonce = fmt.Sprint(sessions), fmt.Sprint(sessions)
+			res, err := overLimit(w, a, b, 16<<10, limit)
+			if res.Duplicate > 0 || err == nil && res.Stalled {
+				t.Fatalf("connection %d: %+v, %v", sessions, res, err)
+			}
+		}
+		if a.topic.Count() != uint64(len(chains)) {
+			t.Fatalf("own %d: equal at %d chains", own, a.topic.Count())
+		}
+		t.Logf("own %d: equal after %d connections", own, sessions)
 	}
 }
 

@@ -118,6 +118,8 @@ type memory struct {
 	epoch uint64
 
 	maxRun  int    // envelopes a Run returns; 0: as many as fit
+	named   int    // Config.MaxNamed
+	nonce   string // makes another nonce
 	onQuery func() // called by each Summary
 	fail    error  // what Deliver answers
 	past    *Memory
@@ -297,9 +299,9 @@ var (
 
 func (m *memory) config(w *world, role Role) Config {
 	cfg := Config{
-		Role: role, Topic: w.topic, Nonce: [32]byte(seed(role.String())), LocalPeer: peerA, RemotePeer: peerB,
+		Role: role, Topic: w.topic, Nonce: [32]byte(seed(role.String() + m.nonce)), LocalPeer: peerA, RemotePeer: peerB,
 		Keys: w.fetch, Replica: m, Sink: m, Control: m,
-		Memory: m.past, Earlier: m.earlier,
+		Memory: m.past, Earlier: m.earlier, MaxNamed: m.named,
 	}
 	if role == Responder {
 		cfg.Topic, cfg.LocalPeer, cfg.RemotePeer = envelope.TopicID{}, peerB, peerA

@@ -21,6 +21,7 @@ const (
 	tagPast   = 'p'
 	tagLeaves = 'n'
 	tagNode   = 't'
+	tagWindow = 'w'
 )
 
 // mix makes the salt of the stream's tags of what both sides drew.
@@ -84,7 +85,7 @@ func (s *Session) startRound(leads bool) error {
 		auth = 0
 	}
 	s.res = Result{Rounds: s.res.Rounds + 1, Ctl: sum.Ctl, Epoch: sum.Epoch, AuthBytes: auth, Led: leads}
-	s.pass, s.control, s.served, s.shared = nil, incoming{}, 0, false
+	s.pass, s.control, s.served, s.shared, s.cut = nil, incoming{}, 0, false, false
 	s.mine, s.theirs, s.eager = Digest{}, Digest{}, agreement{}
 	s.logKnown, s.crossed, s.spoke = false, false, false
 	if leads {
@@ -334,7 +335,7 @@ func (s *Session) settle() error {
 // finish ends a round.
 func (s *Session) finish(equal bool) error {
 	s.res.Equal, s.res.PeerCount = equal, s.theirs.Count
-	s.res.Stalled = !equal && s.res.Received == 0 && s.res.Sent == 0 && !s.shared
+	s.res.Stalled = !equal && s.res.Received == 0 && s.res.Sent == 0 && !s.shared && !s.cut
 	s.board.leave(s)
 	s.pass, s.eager, s.phase = nil, agreement{}, idle
 	if !equal || s.cfg.Memory == nil {

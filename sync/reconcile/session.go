@@ -117,6 +117,10 @@ type Config struct {
 	// 0 means MaxRunBytes. A connection that ends after so many bytes carries
 	// whole runs only if they are smaller.
 	MaxRun int
+	// MaxNamed is how many chains one pass names at most, 0 for all of them. A
+	// connection that ends after so many bytes would else end before the first run:
+	// what is not named is so in another pass, see window.
+	MaxNamed int
 	// MaxServe is how many bytes of envelopes one round sends at most; 0 means
 	// DefaultMaxServe. The next round goes on where it stopped.
 	MaxServe int64
@@ -154,8 +158,8 @@ func (c *Config) validate() error {
 	if !stranger && (c.Keys == nil || c.Replica == nil || c.Sink == nil) {
 		no("keys, replica and sink are needed")
 	}
-	if c.MaxServe < 0 || c.MaxRun < 0 || c.MaxRun > MaxRunBytes {
-		no("MaxServe %d, MaxRun %d", c.MaxServe, c.MaxRun)
+	if c.MaxNamed < 0 || c.MaxServe < 0 || c.MaxRun < 0 || c.MaxRun > MaxRunBytes {
+		no("MaxNamed %d, MaxServe %d, MaxRun %d", c.MaxNamed, c.MaxServe, c.MaxRun)
 	}
 	return errors.Join(errs...)
 }
@@ -238,6 +242,7 @@ type Session struct {
 	segment      uint64   // Segment, but for tests
 	minCold      uint64   // minCold, but for tests
 	board        *Board
+	cut          bool // not all that differs was named in this round
 	shared       bool // a run of a segment came, whoever handed it on
 }
 

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -86,6 +87,8 @@ func (s *Session) startFrontier(own []ownChain) {
 
 // sayFrontier names chains, page by page.
 func (s *Session) sayFrontier(own []ownChain) {
+	from, to := s.window(len(own), s.cfg.MaxNamed)
+	own = own[from:to]
 	s.out = append(s.out, func(s *Session) (Msg, bool, error) {
 		n := min(len(own), MaxPage)
 		m := Frontier{Chains: make([]ChainHead, n), Last: n == len(own)}
@@ -95,6 +98,19 @@ func (s *Session) sayFrontier(own []ownChain) {
 		own = own[n:]
 		return m, !m.Last, nil
 	})
+}
+
+// window is which most of n things this pass is about, all if most is 0. Each
+// pass of each stream draws another, so that nothing that can not become equal
+// hides the rest for ever; what has become equal the tree leaves out.
+func (s *Session) window(n, most int) (from, to int) {
+	if most == 0 || n <= most {
+		return 0, n
+	}
+	s.cut = true
+	drawn := s.tag(tagWindow, []byte{byte(s.res.Rounds), byte(s.res.Passes)})
+	at := int(binary.BigEndian.Uint64(drawn[:]) % uint64(n+most-1)) // the end of it, less one
+	return max(0, at+1-most), min(n, at+1)
 }
 
 // frontier is a snapshot of our chains.

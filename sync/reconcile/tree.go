@@ -19,12 +19,14 @@ const (
 	minDepth = 2
 	maxDepth = 4
 	minTree  = 256 // fewer chains are named outright
+
+	nodeChains = 4 // below a node of the last level
 )
 
-// depthFor leaves about four chains below a node.
+// depthFor leaves about nodeChains chains below a node.
 func depthFor(chains int) int {
 	depth := minDepth
-	for n := fan * fan * 4; n < chains && depth < maxDepth; n *= fan {
+	for n := fan * fan * nodeChains; n < chains && depth < maxDepth; n *= fan {
 		depth++
 	}
 	return depth
@@ -110,6 +112,7 @@ func (s *Session) startTree(own []ownChain) {
 // tags of the children of t.deep, which are the nodes that the mask marks.
 func (s *Session) sayTree(mask []byte) {
 	t := s.pass.tree
+	s.narrow(mask)
 	level := t.level + 1 // of t.deep
 	leaves := level == t.depth || len(t.deep) == 0
 	deep := t.deep
@@ -145,6 +148,22 @@ func (s *Session) sayTree(mask []byte) {
 		s.phase = transfer
 		s.sayFrontier(s.pass.own)
 	}
+}
+
+// narrow leaves in mask, and in the nodes it marks, as many as a pass may be about.
+func (s *Session) narrow(mask []byte) {
+	t := s.pass.tree
+	from, to := s.window(len(t.deep), s.cfg.MaxNamed/nodeChains)
+	for i, marked := 0, 0; i < 8*len(mask); i++ {
+		if !bit(mask, i) {
+			continue
+		}
+		if marked < from || marked >= to {
+			mask[i/8] &^= 1 << (i % 8)
+		}
+		marked++
+	}
+	t.deep = t.deep[from:to]
 }
 
 func ones(mask []byte) int {
