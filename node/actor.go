@@ -77,6 +77,7 @@ type actor struct {
 	checkDue  time.Time          // zero: no digest to compare
 	verifyDue time.Time          // zero: no repo to hold against what its author states
 	outbox    outbox
+	early     [][]byte    // control entries that came before their turn
 	recut     []space.DID // authors whose records are to be drawn again
 	pairs     map[pairKey]seal.Pair
 	flight    *flight   // a change that is being written; none between two messages that are no runs

@@ -33,6 +33,7 @@ type change struct {
 	lost    space.DID              // whose chain is cut back
 	finals  bool                   // a control entry made more of the chains final
 	behind  bool                   // a control entry came that does not fit yet
+	early   *[][]byte              // control entries kept after it; nil: as before
 	merged  bool                   // an older batch of a sibling device went into the own repo
 	applied map[*chain]position
 	owes    []outboxItem
@@ -210,6 +211,9 @@ func (c *change) show() {
 	}
 	if len(c.moved) > 0 && a.checkDue.IsZero() {
 		a.checkDue = time.Now().Add(jitter(compareAfter))
+	}
+	if c.early != nil {
+		a.early = *c.early
 	}
 	c.showBlobs()
 	defer c.tell(a.ctl)

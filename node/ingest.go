@@ -442,16 +442,15 @@ func (a *actor) attribute(h seal.Hello, m control.Member, ch *chain) attribution
 const tagGenerations = 8
 
 // controlEntry takes a control entry from the chain of who sequenced it. The
-// entry's own signatures say whether it counts. Nothing waits for it here: an
-// entry that comes too early, or whose keys are not here yet, comes again by
-// reconciliation, and the chain goes on.
+// entry's own signatures say whether it counts. The chain does not wait for it: an
+// entry that comes too early, or whose keys are not here yet, is kept.
 func (a *actor) controlEntry(c *change, at *position, raw []byte) (wait bool) {
 	err := a.stageControl(c, raw)
-	var gap control.ErrGap
 	switch {
 	case err == nil:
-	case errors.As(err, &gap), errors.Is(err, space.ErrNoKey):
+	case isEarly(err):
 		c.behind = true
+		c.keepEarly(raw)
 	case a.conflict(err):
 	default:
 		a.log.Warn("control entry refused", "err", err)
@@ -525,6 +524,7 @@ func (a *actor) backlog(ch *chain, from, to uint64) []envelope.Envelope {
 // retry materialises what is accepted and not looked at, in steps of bounded
 // size, until no chain moves any more.
 func (a *actor) retry() {
+	a.takeEarly()
 	for moved := true; moved && a.broken == nil; {
 		moved = false
 		for _, e := range a.epochs {

@@ -50,6 +50,10 @@ func (a *actor) load() error {
 	if err != nil {
 		return err
 	}
+	early, err := a.loadEarly()
+	if err != nil {
+		return err
+	}
 	held, err := a.loadHeld()
 	if err != nil {
 		return err
@@ -63,7 +67,7 @@ func (a *actor) load() error {
 		return fmt.Errorf("read the space: %w", err)
 	}
 	a.mu.Lock()
-	a.leaving, a.unverified = leaving, peer.ID(source)
+	a.early, a.leaving, a.unverified = early, leaving, peer.ID(source)
 	a.ctl, a.repos, a.doubt, a.broken, a.proof, a.recut, a.held = ctl, repos, doubt, nil, proof, recut, held
 	a.now, a.epochs = nil, epochs
 	a.held.drawn = !a.writes() // nobody knows: they are drawn again
