@@ -115,9 +115,25 @@ func TestNaiveRepo(t *testing.T) {
 		history := drawHistory(t)
 		repo, model := NewRepo(), &naiveRepo{leaves: map[Path]Leaf{}}
 		staged := repo.Begin()
+		var below []*Staged
+		commit := func() {
+			for _, s := range below {
+				s.Commit()
+			}
+			staged.Commit()
+			below = nil
+		}
 		for i, sb := range history {
-			if rapid.IntRange(0, 3).Draw(t, "drop a stage first") == 0 {
-				staged.Commit()
+			switch rapid.IntRange(0, 3).Draw(t, "first") {
+			case 0: // put a stage on top
+				below, staged = append(below, staged), staged.Begin()
+			case 1: // commit them but for the last
+				for _, s := range below {
+					s.Commit()
+				}
+				below = nil
+			case 2: // drop a stage
+				commit()
 				repo.Begin().Apply(history[len(history)-1].batch, history[len(history)-1].stamp)
 				staged = repo.Begin()
 			}
@@ -135,7 +151,7 @@ func TestNaiveRepo(t *testing.T) {
 				t.Fatalf("batch %d changed nothing but the digest", i)
 			}
 		}
-		staged.Commit()
+		commit()
 		if err := errors.Join(model.compare(repo), repo.Check()); err != nil {
 			t.Fatal(err)
 		}

@@ -250,3 +250,52 @@ func TestTopicRestore(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckNext: runs checked before those they follow are committed make what
+// they make one after the other; what is no plain continuation is left to Check.
+func TestCheckNext(t *testing.T) {
+	iss := newIssuer(0x33)
+	c := iss.chain(t, 0x55, 0x44).grow(t, 12)
+	other := iss.chain(t, 0x56, 0x45).grow(t, 4)
+	topic := NewTopic(c.top)
+	if _, ok := topic.CheckNext(nil, c.run[:2], nil); ok {
+		t.Error("the begin of a chain was taken without its certificate")
+	}
+	accept(t, topic, &c.cert, c.run[:2])
+	first, ok := topic.CheckNext(nil, c.run[2:5], SumRun(c.run[2:5], nil))
+	if !ok || len(first.New) != 3 {
+		t.Fatal("what goes on was not taken")
+	}
+	second, ok := topic.CheckNext(&first, c.run[5:9], nil)
+	if !ok || topic.Count() != 2 {
+		t.Fatal("what goes on behind an advance was not taken")
+	}
+	bad := slices.Clone(c.run[5:9])
+	bad[3].raw = slices.Clone(bad[3].raw)
+	bad[3].raw[len(bad[3].raw)-1] ^= 1
+	bad[3].verified = false
+	for what, run := range map[string][]Envelope{
+		"nothing": nil, "a gap": c.run[6:9], "what is held": c.run[4:9], "a bad signature": bad, "another chain": other.run[:2],
+	} {
+		if _, ok := topic.CheckNext(&first, run, nil); ok {
+			t.Errorf("%s was taken", what)
+		}
+	}
+	if _, ok := topic.CheckNext(&second, c.run[9:11], nil); ok {
+		t.Error("taken behind an advance that is not the next")
+	}
+	topic.Commit(first)
+	topic.Commit(second)
+	if topic.Count() != 9 || topic.Digest() != naive(idsOf(c.run[:9])) {
+		t.Error("count or digest is not that of the set")
+	}
+	refuseGap(t, topic, c.run[11:], ErrGap{Have: 9, Want: 11, Kept: true})
+	if _, ok := topic.CheckNext(nil, c.run[9:11], nil); ok {
+		t.Error("taken beside what waits")
+	}
+	accept(t, topic, nil, c.run[9:11])
+	topic.SetFinal(func(ChainID) (Head, bool) { return c.run[12].Head(), true })
+	if _, ok := topic.CheckNext(nil, c.run[12:], nil); ok {
+		t.Error("taken where the log says what is final")
+	}
+}
