@@ -87,7 +87,7 @@ func (s *Space) pruneOps(author space.DID, before space.TID, keep uint64) (int, 
 			return 0, fmt.Errorf("ops from %d, not %d: %w", page.First, gone.First, errFold)
 		}
 		end, last := page.First+uint64(len(page.Rows)), page.Rows[len(page.Rows)-1]
-		if end+keep > repo.OpCount || last.Rev >= before || b.b.Len() == prunePages {
+		if end+keep > repo.OpCount || last.Rev >= before || b.rows == prunePages {
 			break
 		}
 		b.Delete(row.key)
@@ -103,8 +103,6 @@ func (s *Space) pruneOps(author space.DID, before space.TID, keep uint64) (int, 
 	defer w.free()
 	w.plain = gone.append(w.plain[:0])
 	w.put(w.author(tablePruned, author, macSize), w.plain)
-	if err := b.b.Replay(w.batch); err != nil {
-		return 0, err
-	}
+	w.batch.add(b)
 	return int(gone.First - from), s.store.write(Remote, w.batch)
 }
