@@ -57,20 +57,20 @@ type Medium interface {
 
 const (
 	defaultCache       = 8 << 20
-	defaultWriteBuffer = 8 << 20
+	defaultWriteBuffer = 4 << 20
 	// minWriteBuffer keeps slack (engine.go) small beside it.
 	minWriteBuffer = 64 << 10
-	openTables     = 96 // file descriptors kept for tables
+	openTables     = 192 // file descriptors kept for tables
 	filterBits     = 10 // Bloom filter bits a key
 	tableSize      = 4 << 20
 	levelSize      = 32 << 20 // of level 1; each further level has ten times that
 	// Writers wait a millisecond each when this many tables overlap, and until
 	// they are compacted when there are half as many again. All keys being
 	// random, all new tables overlap.
-	slowdown = 36
+	slowdown = 72
 	// overlapping is how many tables overlap before they are merged with all of
 	// level 1: what an empty node is filled with would be merged again and again.
-	overlapping = 24
+	overlapping = 48
 )
 
 func (o Options) withDefaults() Options {
