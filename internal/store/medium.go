@@ -61,7 +61,7 @@ const (
 	// minWriteBuffer keeps slack (engine.go) small beside it.
 	minWriteBuffer = 64 << 10
 	openTables     = 192 // file descriptors kept for tables
-	filterBits     = 10 // Bloom filter bits a key
+	filterBits     = 10  // Bloom filter bits a key
 	tableSize      = 4 << 20
 	levelSize      = 32 << 20 // of level 1; each further level has ten times that
 	// Writers wait a millisecond each when this many tables overlap, and until
