@@ -361,6 +361,40 @@ func TestBlobQuota(t *testing.T) {
 	mustRefer(t, n, id, "pic5", more)
 }
 
+// TestBlobQuotaOfSpace: what others refer to counts towards the quota of a
+// space, and a node fetches no more of it than it takes.
+func TestBlobQuotaOfSpace(t *testing.T) {
+	a := start(t, t.TempDir())
+	home := t.TempDir()
+	b := start(t, home, func(c *node.Config) { c.BlobsPerUser, c.BlobsPerSpace = 300<<10, 400<<10 })
+	id := create(t, a, "club")
+	join(t, a, b, id)
+	shown := func(key string, size int) space.CID {
+		t.Helper()
+		ref := putBlob(t, a, blobBytes(key, size))
+		eventually(t, "b has the record "+key, has(b, id, key, mustRefer(t, a, id, key, ref)))
+		return ref.CID
+	}
+	if _, err := readBlob(b, id, shown("large", 350<<10)); !errors.Is(err, space.ErrUnavailable) {
+		t.Errorf("larger than an author may have: %v", err)
+	}
+	remove(t, a, id, "large")
+	if _, err := readBlob(b, id, shown("first", 200<<10)); err != nil {
+		t.Errorf("within the quota: %v", err)
+	}
+	mine := putBlob(t, b, blobBytes("mine", 250<<10))
+	if _, err := refer(b, id, "mine", mine); !errors.Is(err, space.ErrTooLarge) {
+		t.Errorf("with that of others over the quota of the space: %v", err)
+	}
+	before := len(files(t, home))
+	if _, err := readBlob(b, id, shown("second", 250<<10)); !errors.Is(err, space.ErrUnavailable) {
+		t.Errorf("in a space of more than this node takes: %v", err)
+	}
+	if after := len(files(t, home)); after != before {
+		t.Errorf("%d parts were fetched all the same", after-before)
+	}
+}
+
 // B8: who was removed knows the names of parts of a later blob at most; it can
 // not open them, and members' nodes do not give them.
 func TestB8(t *testing.T) {

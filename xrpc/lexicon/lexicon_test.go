@@ -142,6 +142,14 @@ func TestLoops(t *testing.T) {
 	if _, errs := c.Record("a.b.c", map[string]any{"deep": map[string]any{"deep": map[string]any{}}}); len(errs) != 0 {
 		t.Error(errs)
 	}
+	c, err = catalog(t, `{"lexicon":1,"id":"a.b.d","defs":{"main":{"type":"query","output":{"encoding":"application/json","schema":{"type":"ref","ref":"#x"}}},
+		"x":{"type":"ref","ref":"#x"}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Unknown("a.b.d", map[string]any{"y": 1}); len(got) != 0 {
+		t.Errorf("what leads nowhere describes nothing, and hides nothing: %v", got)
+	}
 }
 
 // No document and no value ends the process.
