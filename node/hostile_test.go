@@ -50,6 +50,8 @@ type hostile struct {
 const (
 	liar       = "liar"       // states digests that are not, of chains longer than they are, and gives nothing
 	withholder = "withholder" // shows what was there when it turned, takes what came since and gives none of it
+	shuffler   = "shuffler"   // gives what there is back to front
+	replayer   = "replayer"   // gives what was there before, whatever is asked for
 	forger     = "forger"     // gives envelopes that it has changed
 	babbler    = "babbler"    // proves its key and goes on with noise
 	mute       = "mute"       // takes streams and never answers
@@ -179,6 +181,9 @@ func (x lies) Summary() (reconcile.Summary, error) {
 	s := x.loot.Summary
 	switch x.role {
 	case withholder:
+	case shuffler, replayer:
+		s.Count++
+		rand.Read(s.Digest[:])
 	case glutton:
 		s.Count, s.Digest = 0, [32]byte{}
 	default:
@@ -206,9 +211,18 @@ func (x lies) Chains() iter.Seq2[envelope.Chain, error] {
 	}
 }
 
-// Run gives nothing, whatever was promised.
-func (x lies) Run(envelope.ChainID, uint64, uint64, int) (*envelope.Certificate, []envelope.Envelope, error) {
-	return nil, nil, nil
+// Run gives nothing, whatever was promised, or not what was.
+func (x lies) Run(chain envelope.ChainID, _, _ uint64, _ int) (*envelope.Certificate, []envelope.Envelope, error) {
+	run := slices.Clone(x.loot.Runs[chain])
+	switch x.role {
+	case shuffler:
+		slices.Reverse(run)
+	case replayer:
+	default:
+		return nil, nil, nil
+	}
+	x.gave.Add(1)
+	return nil, run[:min(len(run), 16)], nil
 }
 
 func (x lies) Deliver(_ *envelope.Certificate, run []envelope.Envelope) (reconcile.Delivered, error) {
@@ -219,7 +233,8 @@ func (x lies) Deliver(_ *envelope.Certificate, run []envelope.Envelope) (reconci
 func (x *hostile) attack(ctx context.Context, victims []peer.AddrInfo) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if x.role == glutton || x.role == stranger {
+	switch x.role {
+	case glutton, stranger, forger, shuffler, replayer:
 		wg.Go(func() { x.flood(ctx) })
 	}
 	for ctx.Err() == nil {
@@ -275,20 +290,39 @@ func (x *hostile) flood(ctx context.Context) {
 		if n%floodBurst == 0 {
 			pause(ctx, floodEvery)
 		}
-		b := make([]byte, 300)
-		rand.Read(b)
-		if ch := x.loot.Chains[x.rand.IntN(len(x.loot.Chains))]; x.role == glutton && len(x.loot.Runs[ch.ID]) > 0 {
-			run := x.loot.Runs[ch.ID]
-			raw := slices.Clone(run[len(run)-1].Bytes())
-			rand.Read(raw[len(raw)-32:])
-			if env, err := envelope.Parse(raw); err == nil {
-				b, _ = envelope.Frames(nil, []envelope.Envelope{env})[0].AppendBinary(nil)
-			}
-		}
-		if topic.Publish(ctx, b) == nil {
+		if topic.Publish(ctx, x.frame(n)) == nil {
 			x.sent.Add(1)
 		}
 	}
+}
+
+// frame is the n-th thing to gossip: noise; or of some chain an entry with the
+// signature broken, an old one, or the newest and then those before it.
+func (x *hostile) frame(n int) []byte {
+	noise := make([]byte, 300)
+	rand.Read(noise)
+	run := x.loot.Runs[x.loot.Chains[x.rand.IntN(len(x.loot.Chains))].ID]
+	if x.role == stranger || len(run) == 0 {
+		return noise
+	}
+	env := run[len(run)-1-n%len(run)]
+	switch x.role {
+	case replayer:
+		env = run[x.rand.IntN(len(run))]
+	case glutton, forger:
+		raw := slices.Clone(env.Bytes())
+		rand.Read(raw[len(raw)-32:])
+		forged, err := envelope.Parse(raw)
+		if err != nil {
+			return noise
+		}
+		env = forged
+	}
+	b, err := envelope.Frames(nil, []envelope.Envelope{env})[0].AppendBinary(nil)
+	if err != nil {
+		return noise
+	}
+	return b
 }
 
 // A flood comes in bursts: so many frames to everybody, once in so long.

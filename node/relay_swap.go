@@ -57,12 +57,12 @@ func (k *relayKeeper) receipts(sid [32]byte, topic envelope.TopicID) (out []byte
 }
 
 // swapReceipts asks a member whose set is ours for its receipts, unless it was
-// asked just now.
+// asked just now and no relay has signed anything for us since.
 func (n *Node) swapReceipts(a *actor, e *epoch, with peer.ID) {
 	key := swapKey{with, e.id}
 	n.relayed.mu.Lock()
 	last, asked := n.relayed.swaps[key]
-	again := !asked || time.Since(last) > swapGap
+	again := !asked || time.Since(last) > swapGap || n.relayed.signedSince(a.sid, e.id, last)
 	if again {
 		for old, at := range n.relayed.swaps {
 			if time.Since(at) > swapGap {
@@ -85,6 +85,17 @@ func (n *Node) swapReceipts(a *actor, e *epoch, with peer.ID) {
 			n.relayed.brought(a, e, r)
 		}
 	})
+}
+
+// signedSince reports whether a relay signed for a topic after a time. mu is
+// held.
+func (k *relayKeeper) signedSince(sid [32]byte, topic envelope.TopicID, at time.Time) bool {
+	for p, s := range k.at {
+		if p.space == sid && p.topic == topic && s.asked.After(at) {
+			return true
+		}
+	}
+	return false
 }
 
 // askReceipts asks one member for the receipts it has of a topic.

@@ -15,19 +15,15 @@ func (n *Node) NAT() {
 }
 
 // Wall lets no packet pass between two nodes.
-func (w *Net) Wall(a, b *Node) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.walls[[2]string{a.ip.String(), b.ip.String()}] = true
-	w.walls[[2]string{b.ip.String(), a.ip.String()}] = true
-}
+func (w *Net) Wall(a, b *Node) { w.wall(a.ip.String(), b.ip.String(), true) }
 
 // Unwall lets them pass again.
-func (w *Net) Unwall(a, b *Node) {
+func (w *Net) Unwall(a, b *Node) { w.wall(a.ip.String(), b.ip.String(), false) }
+
+func (w *Net) wall(a, b string, up bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.walls, [2]string{a.ip.String(), b.ip.String()})
-	delete(w.walls, [2]string{b.ip.String(), a.ip.String()})
+	w.walls[[2]string{a, b}], w.walls[[2]string{b, a}] = up, up
 }
 
 // Attach is a place on the network for a host that is no Node. As every place

@@ -54,6 +54,7 @@ type Net struct {
 	mute  map[string]bool            // IPs that nothing comes from and nothing gets to
 	boxed map[string]map[string]bool // IP behind a NAT -> addresses it has sent to
 	walls map[[2]string]bool         // pairs of IPs between which nothing passes
+	late  map[string]time.Duration   // IP -> how much later than others
 }
 
 // everywhere is the side of who reaches all sides.
@@ -74,7 +75,7 @@ type Node struct {
 func New(t *testing.T, n int, link Link, seed uint64, change ...func(*node.Config)) *Net {
 	t.Helper()
 	w := &Net{t: t, link: link, rand: rand.New(rand.NewPCG(seed, 0)), group: map[string]int{}, mute: map[string]bool{},
-		boxed: map[string]map[string]bool{}, walls: map[[2]string]bool{}}
+		boxed: map[string]map[string]bool{}, walls: map[[2]string]bool{}, late: map[string]time.Duration{}}
 	w.sim = &simnet.Simnet{LatencyFunc: w.latency, Logger: slog.New(slog.DiscardHandler)}
 	w.sim.Start()
 	t.Cleanup(w.close)
@@ -245,7 +246,7 @@ func (w *Net) latency(p *simnet.Packet) time.Duration {
 		p.To = nowhere // a latency longer than the test would keep it in memory
 		return 0
 	}
-	late := w.link.Latency
+	late := w.link.Latency + w.late[hostOf(p.From)] + w.late[hostOf(p.To)]
 	if w.link.Jitter > 0 {
 		late += time.Duration(w.rand.Int64N(int64(w.link.Jitter)))
 	}
