@@ -28,7 +28,7 @@ var differs = map[string]struct{ happyview, atproto string }{
 	"com.atproto.simplespace.getConfig":    {"the management view", "not in atproto"},
 	"com.atproto.simplespace.updateConfig": {"the management view", "not in atproto"},
 	"com.atproto.space.listSpaces":         {"`did`: spaces shared with them, which the roster shows (HappyView: any DID's, a leak)", "`did`: spaces of this authority"},
-	"com.atproto.space.createRecord":       {"201; a record keeps having no `$type`", "200; a record without `$type` gets its collection's"},
+	"com.atproto.space.createRecord":       {"201; a record keeps having no `$type`", "200; a record without `$type` gets its collection's; a blob object of the old form is refused"},
 	"com.atproto.space.putRecord":          {"201, for an update too", "200"},
 	"com.atproto.space.deleteRecord":       {"404 for an absent record", "200 for an absent record"},
 	"com.atproto.space.applyWrites": {
@@ -47,7 +47,7 @@ var differs = map[string]struct{ happyview, atproto string }{
 	"com.atproto.space.getLatestCommit": {"404 RepoNotFound for a repo never written; a commit made for this reader by the author's own node", "400 RepoNotFound; the same"},
 	"com.atproto.space.listRepoOps": {
 		"`cursor` may be a rev, and a page then ends with a whole rev; both spellings of every field; `pruned` where ops before the first are not kept any more",
-		"`cursor` is `rev/idx`; commit only at the head; since and cursor are both kept (the lexicon: the cursor wins; the reference: both); `pruned`, without an error, where ops before the first are not kept any more (reference: keeps all)",
+		"`cursor` is `rev/idx`; commit only at the head; since and cursor are both kept (the lexicon: the cursor wins; the reference: both); `pruned`, without an error, where ops before the first are not kept any more (reference: keeps all); writes of one batch to one path are one op (reference: one for each)",
 	},
 	"com.atproto.space.getRepo":        {"404 RepoNotFound for a repo never written; a CAR of one snapshot", "400 RepoNotFound; the same bytes as the reference's for the same repo and commit"},
 	"com.atproto.space.getBlob":        {"404 BlobNotFound; `repo` may be left out; bytes kept by the node (HappyView: fetched from a public server)", "400 BlobNotFound; only while a live record refers to it"},

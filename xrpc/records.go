@@ -1,8 +1,11 @@
 package xrpc
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/kithnet/kith/space"
@@ -82,6 +85,11 @@ func (c *call) record(o object, field string, collection space.NSID) (space.Reco
 	if err != nil {
 		return nil, inField(field, err)
 	}
+	if c.d == ATProto {
+		if err := noLegacyBlob(raw, field); err != nil {
+			return nil, err
+		}
+	}
 	switch typ := rec.Type(); {
 	case typ == string(collection):
 	case typ != "":
@@ -90,6 +98,47 @@ func (c *call) record(o object, field string, collection space.NSID) (space.Reco
 		return typed(raw, field, collection)
 	}
 	return rec, nil
+}
+
+// noLegacyBlob refuses blob objects of atproto's first form, {cid, mimeType} and
+// nothing else, as the reference does: nothing would keep their bytes.
+func noLegacyBlob(raw []byte, field string) error {
+	if !bytes.Contains(raw, []byte(`"mimeType"`)) {
+		return nil
+	}
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return faultf(errInternal, "record: %v", err)
+	}
+	if cid := legacyBlob(v); cid != "" {
+		return faultf(errRequest, "%s: a blob of the old form (%s); refer to it by a blob object as uploadBlob answers it", field, clip(cid))
+	}
+	return nil
+}
+
+// legacyBlob is the CID of the first such object in a value of JSON.
+func legacyBlob(v any) string {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			if cid := legacyBlob(e); cid != "" {
+				return cid
+			}
+		}
+	case map[string]any:
+		cid, isCID := v["cid"].(string)
+		if _, isType := v["mimeType"].(string); isCID && isType && len(v) == 2 {
+			if _, err := space.ParseCID(cid); err == nil {
+				return cid
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if cid := legacyBlob(v[name]); cid != "" {
+				return cid
+			}
+		}
+	}
+	return ""
 }
 
 // typed gives a record without $type its collection's, as atproto does.

@@ -28,13 +28,18 @@ type commitObject struct {
 	Sig  json.RawMessage `json:"sig"`
 	MAC  json.RawMessage `json:"mac"`
 	Rev  string          `json:"rev"`
+	Type string          `json:"$type,omitempty"` // in atproto's dialect
 }
 
 func (d Dialect) commit(c *commit.Commit) *commitObject {
 	if c == nil {
 		return nil
 	}
-	return &commitObject{c.Ver, d.bytesOf(c.Hash[:]), d.bytesOf(c.IKM[:]), d.bytesOf(c.Sig[:]), d.bytesOf(c.MAC[:]), c.Rev.String()}
+	o := &commitObject{Ver: c.Ver, Hash: d.bytesOf(c.Hash[:]), IKM: d.bytesOf(c.IKM[:]), Sig: d.bytesOf(c.Sig[:]), MAC: d.bytesOf(c.MAC[:]), Rev: c.Rev.String()}
+	if d == ATProto {
+		o.Type = "com.atproto.space.defs#signedCommit"
+	}
+	return o
 }
 
 type stateAnswer struct {
