@@ -172,7 +172,7 @@ func (j *Judge) judge(from peer.ID, topic envelope.TopicID, replica Replica, dat
 		return Ruling{Reason: Parked, Settled: settled}
 	}
 	if f.Cert != nil && (v.cert == nil || f.Cert.ID() != v.cert.ID()) {
-		if f.Cert.Verify(topic, f.Chain()) != nil {
+		if f.Cert.Vouch(topic, f.Chain()) != nil {
 			return Ruling{Verdict: Reject, Reason: BadCertificate}
 		}
 		if tooEarly(f.Cert, now) {
