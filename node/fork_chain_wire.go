@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -114,6 +115,56 @@ func (n *Node) tradeForks(a *actor, e *epoch, res reconcile.Result, with peer.ID
 	for _, chain := range res.Forks {
 		n.tradeFork(a, e, chain, with)
 	}
+}
+
+// chainsAsked is how many chains a relay is asked about that refuses something
+// and does not say what.
+const chainsAsked = 256
+
+// askForks asks a relay for its proofs. Of two members the one that is shown the
+// branch that has to go trades it; a relay asks nobody, so who shows it one asks.
+func (n *Node) askForks(a *actor, e *epoch, relay peer.ID) {
+	key := forkKey{with: relay} // of no chain
+	n.forks.mu.Lock()
+	defer n.forks.mu.Unlock()
+	if n.forks.under[key] || len(n.forks.under) >= forksAtOnce || n.ctx.Err() != nil {
+		return
+	}
+	if n.forks.under == nil {
+		n.forks.under = map[forkKey]bool{}
+	}
+	n.forks.under[key] = true
+	n.spawn(func() {
+		ctx, cancel := context.WithTimeout(n.ctx, forkDeadline)
+		defer cancel()
+		moved := false
+		for _, chain := range a.someChains(e, chainsAsked) {
+			before := a.stands(e, chain)
+			if err := n.findFork(ctx, a, e, chain, relay); err != nil {
+				n.log.Debug("ask a relay about a chain", "chain", chain, "relay", relay, "err", err)
+				break
+			}
+			moved = moved || a.stands(e, chain) != before
+		}
+		n.forks.mu.Lock()
+		delete(n.forks.under, key)
+		n.forks.mu.Unlock()
+		if moved {
+			n.reconcile(a.sid, relay)
+		}
+	})
+}
+
+// someChains are at most so many chains of an epoch, drawn anew each time.
+func (a *actor) someChains(e *epoch, most int) []envelope.ChainID {
+	var all []envelope.ChainID
+	a.mu.RLock()
+	for c := range e.topic.Chains() {
+		all = append(all, c.ID)
+	}
+	a.mu.RUnlock()
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all[:min(len(all), most)]
 }
 
 // findFork tells a peer what proof we have, hears of its own, and otherwise

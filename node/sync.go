@@ -149,6 +149,9 @@ func (n *Node) outcome(a *actor, ep *epoch, with peer.ID, res reconcile.Result) 
 	case len(res.Forks) > 0:
 		n.tradeForks(a, ep, res, with)
 	case res.Stalled: // reconcileWith makes an error of it, and the scheduler a retry
+		if _, serving := n.relays.serving(a.sid, with); serving {
+			n.askForks(a, ep, with)
+		}
 	case fruitless < barrenMax:
 		n.reconcile(a.sid, with) // writes landed meanwhile: once more
 	}
