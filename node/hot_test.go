@@ -72,6 +72,12 @@ func TestHotTopics(t *testing.T) {
 	if !onGossip(n, ids[2]) || !onGossip(n, ids[0]) {
 		t.Error("a space in use was driven out")
 	}
+	if before := len(n.all()); before != 3 {
+		t.Fatalf("%d spaces of 3", before)
+	}
+	if err := n.Forget(t.Context(), ids[0]); err != nil || len(n.all()) != 2 {
+		t.Errorf("%d spaces after one was forgotten, %v", len(n.all()), err)
+	}
 }
 
 // TestManySpaces starts a node with 200 spaces, or with -full 10,000: under 30 s,
@@ -105,6 +111,14 @@ func TestManySpaces(t *testing.T) {
 	if got := len(n.all()); got != spaces {
 		t.Fatalf("%d spaces of %d", got, spaces)
 	}
+	soon(t, "all spaces are quiet", func() error {
+		for _, r := range n.all() {
+			if r.inbox.owned() || r.tended.Load() {
+				return fmt.Errorf("%s costs a goroutine", r.id)
+			}
+		}
+		return nil
+	})
 	wait := 2 * time.Second
 	if fullSize() {
 		<-time.After(settleTime + 5*time.Second)

@@ -100,10 +100,7 @@ func (b *inbox) rest(a *actor, due time.Time) bool {
 	}
 	b.running = false
 	switch wait := max(0, time.Until(due)); {
-	case due.IsZero():
-		if b.timer != nil {
-			b.timer.Stop()
-		}
+	case due.IsZero(): // a timer that runs still wakes us once for nothing
 	case b.timer == nil:
 		b.timer = time.AfterFunc(wait, func() { b.wake(a) })
 	default:
