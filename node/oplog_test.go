@@ -54,6 +54,9 @@ func TestOplogPages(t *testing.T) {
 			}
 		}
 	}
+	if open := node.OpenViews(n); open > 0 {
+		t.Errorf("%d views are open", open)
+	}
 }
 
 // writeAll writes a batch, each value saying which write it is.

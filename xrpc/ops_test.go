@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -89,15 +90,46 @@ func TestNaiveOps(t *testing.T) {
 	})
 }
 
-// broken is an oplog of which no values can be read.
-type broken struct{ *fake }
+// counted counts the pages that are open, and may have no values to read.
+type counted struct {
+	*fake
+	open   *int
+	broken bool
+}
 
-func (b broken) Oplog(ctx context.Context, id space.ID, author space.DID, q OpsQuery) (*Oplog, error) {
-	page, err := b.fake.Oplog(ctx, id, author, q)
-	if err == nil {
+func (c counted) Oplog(ctx context.Context, id space.ID, author space.DID, q OpsQuery) (*Oplog, error) {
+	page, err := c.fake.Oplog(ctx, id, author, q)
+	if err != nil {
+		return nil, err
+	}
+	if c.broken {
 		page.Values = func(int, int, func(int, space.Record)) error { return space.ErrUnavailable }
 	}
-	return page, err
+	*c.open++
+	page.Close = func() { *c.open-- }
+	return page, nil
+}
+
+// A page is closed whatever became of it.
+func TestOpsClose(t *testing.T) {
+	f := newFake(t)
+	f.put(owner, "com.example.note/a", `{"n":1}`)
+	s := newServer(f)
+	for _, c := range []struct {
+		verb   string
+		broken bool
+		status int
+	}{{get, false, 200}, {http.MethodHead, false, 200}, {get, true, 503}} {
+		open := 0
+		s.Repos = counted{f, &open, c.broken}
+		w := ask(s, c.verb, "com.atproto.space.listRepoOps?space="+home.AT(), "space="+home.AT())
+		if w.Code != c.status || c.broken && !strings.Contains(w.Body.String(), `"error"`) {
+			t.Errorf("%+v: status %d, %s", c, w.Code, w.Body)
+		}
+		if open != 0 {
+			t.Errorf("%+v: %d pages are open", c, open)
+		}
+	}
 }
 
 // Values that cannot be read are an error where nothing was sent yet, and break
@@ -106,11 +138,6 @@ func TestOpsFail(t *testing.T) {
 	f := newFake(t)
 	for range 10 * opsPiece {
 		f.put(owner, "com.example.note/a", `{"n":1}`)
-	}
-	s := newServer(f)
-	s.Repos = broken{f}
-	if w := ask(s, get, "com.atproto.space.listRepoOps", "space="+home.AT()); w.Code != 503 || !strings.Contains(w.Body.String(), `"error"`) {
-		t.Errorf("status %d, %s", w.Code, w.Body)
 	}
 	lost := errors.New("broken disk")
 	for _, from := range []int{0, opsPiece} {
