@@ -88,8 +88,18 @@ is the message). Who does not belong to a space gets the answer of a space that 
 
 The owner's token lies in ` + "`HOME/api.token`" + `. ` + "`kith token create --did DID --scope WORDS`" + ` makes others: they show what that person may see, and at
 most what the scope says: ` + "`read_self`, `read`, `write`" + ` in the spaces its person belongs to; ` + "`manage`" + ` (found, join and govern spaces) and ` + "`node`" + `
-(status, peers, settings) for the owner alone. Writes go into the repo of the node's owner: it has nobody else's keys. A space that is
+(status, peers, settings) for the owner alone. Writes, and uploads for them, go into the repo of the node's owner: it has nobody else's keys. A space that is
 public in its policy is shown to everybody under the node's public names.
+
+Who hears that a space does not exist hears it 2 ms after the request at the earliest, whether it exists or not. Who has only
+` + "`read_self`" + ` and follows a space by a socket hears of their own records and of their own place in the roster; ` + "`seq`" + ` counts what
+they were sent, and any cursor is ` + "`OutdatedCursor`" + `: ` + "`listRepoOps`" + ` tells what went by.
+
+## Following a repo
+
+` + "`listRepoOps`" + ` from the last commit's rev on, to the commit at the head, and compare: ` + "`xrpc.Follower`" + ` does that. A node drops old
+ops after ` + "`--compact-after`" + ` (30 days), but of the last thousand none; where what you ask for is gone the answer says
+` + "`pruned: true`" + `, without an error. Then, and wherever the ops do not lead to the commit, read ` + "`getRepo`" + `.
 
 ## Settings
 
