@@ -1,12 +1,15 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
 	"github.com/kithnet/kith/space/envelope"
@@ -222,16 +225,56 @@ func (a *actor) loadRepos() (map[space.DID]*repo, error) {
 			return nil, fmt.Errorf("read the repos: %w", err)
 		}
 		r := &repo{Repo: space.RestoreRepo(row.Rev, row.Count, row.State), ops: row.OpCount, said: word{Statement: row.Stmt}}
-		for rec, err := range a.store.Records(row.Author) {
-			if err != nil {
-				return nil, fmt.Errorf("read the records of %s: %w", row.Author, err)
-			}
-			r.Load(rec.Path, rec.Leaf)
-			if err := a.loadBlobs(r, rec); err != nil {
-				return nil, err
-			}
+		if err := a.loadRecords(r, row); err != nil {
+			return nil, fmt.Errorf("read the records of %s: %w", row.Author, err)
 		}
 		repos[row.Author] = r
 	}
 	return repos, nil
+}
+
+const (
+	loadParts  = 16      // a large repo is read in
+	loadLarge  = 4 << 10 // records
+	loadAtOnce = 256     // records go into the index while the others wait
+)
+
+// loadRecords reads the leaves of a repo. To find, open and decode them is what
+// takes long.
+func (a *actor) loadRecords(r *repo, row store.RepoRow) error {
+	parts := 1
+	if row.Count > loadLarge {
+		parts = loadParts
+	}
+	var mu sync.Mutex // guards r
+	take := func(recs []store.RecordRow) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range recs {
+			r.Load(recs[i].Path, recs[i].Leaf)
+			if err := a.loadBlobs(r, recs[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	errs := make([]error, parts)
+	inParallel(parts, func(p int) {
+		recs := make([]store.RecordRow, 0, loadAtOnce)
+		for rec, err := range a.store.RecordsPart(row.Author, p, parts) {
+			if err == nil && len(recs) == loadAtOnce {
+				err, recs = take(recs), recs[:0]
+			}
+			if err != nil {
+				errs[p] = err
+				return
+			}
+			if len(rec.Value.Blobs()) == 0 {
+				rec.Value = nil // of no use to the index
+			}
+			recs = append(recs, rec)
+		}
+		errs[p] = take(recs)
+	})
+	return errors.Join(errs...)
 }

@@ -197,8 +197,21 @@ func (s *Space) Record(author space.DID, p space.Path) (RecordRow, bool, error) 
 // Records are all records of an author, traces of deleted ones included, in no
 // order: what an index is loaded from.
 func (s *Space) Records(author space.DID) iter.Seq2[RecordRow, error] {
+	return s.RecordsPart(author, 0, 1)
+}
+
+// RecordsPart is Records of one of so many parts, at most 256, of about the same
+// size: for several goroutines.
+func (s *Space) RecordsPart(author space.DID, part, parts int) iter.Seq2[RecordRow, error] {
 	p := s.key(func(b *blinder) []byte { return b.author(tableRecord, author, groupSize) })
-	return list(s.store, s.vault, p, func(_ *reader, r row) (RecordRow, error) { return decodeRecord(author, r.plain) })
+	within := prefix(p)
+	if part > 0 { // what follows in a key is a MAC
+		within.Start = append(bytes.Clone(p), byte(part*256/parts))
+	}
+	if part < parts-1 {
+		within.Limit = append(bytes.Clone(p), byte((part+1)*256/parts))
+	}
+	return listWithin(s.store, s.vault, within, func(_ *reader, r row) (RecordRow, error) { return decodeRecord(author, r.plain) })
 }
 
 // Repo is what an author's records add up to. ErrDamaged may mean that the

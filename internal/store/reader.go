@@ -95,7 +95,11 @@ func prefix(p []byte) *util.Range { return util.BytesPrefix(append([]byte(nil), 
 
 // list decodes all rows whose key begins with p, in one snapshot.
 func list[T any](s *Store, v *vault, p []byte, decode func(*reader, row) (T, error)) iter.Seq2[T, error] {
-	within := prefix(p)
+	return listWithin(s, v, prefix(p), decode)
+}
+
+// listWithin decodes all rows of a range, in one snapshot.
+func listWithin[T any](s *Store, v *vault, within *util.Range, decode func(*reader, row) (T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
 		r, err := s.reader()

@@ -69,6 +69,14 @@ func TestEveryRowReadsBack(t *testing.T) {
 	records := collect(t, s.Records(testAuthor))
 	slices.SortFunc(records, func(a, b RecordRow) int { return a.Path.Compare(b.Path) })
 	equal(t, "records", records, b.Records)
+	for _, parts := range []int{2, 7, 16, 256} {
+		var inParts []RecordRow
+		for p := range parts {
+			inParts = append(inParts, collect(t, s.RecordsPart(testAuthor, p, parts))...)
+		}
+		slices.SortFunc(inParts, func(a, b RecordRow) int { return a.Path.Compare(b.Path) })
+		equal(t, "records in parts", inParts, b.Records)
+	}
 	record, ok, err := s.Record(testAuthor, testPath(1))
 	equal(t, "record", []any{record, ok, err}, []any{b.Records[1], true, nil})
 	for name, want := range map[string][]byte{"empty": {}, "": []byte("no name")} {
