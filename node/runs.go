@@ -41,7 +41,7 @@ func inParallel(n int, f func(i int)) {
 
 // groupBytes bounds the runs of one chain that are taken as one: they are
 // checked by the last signature and stored in one batch.
-const groupBytes = 1 << 20
+const groupBytes = 256 << 10
 
 // runGroup is runs of one chain that follow each other, on their way into the
 // space. What can be computed without it is, while the group before is stored.
@@ -268,7 +268,7 @@ func (o *opened) decoded(body []byte) (space.Batch, error) {
 }
 
 // flightRuns is how many runs of a stream are under way to their space at once.
-const flightRuns = 32
+const flightRuns = 16
 
 var _ reconcile.Pipe = (*replica)(nil)
 

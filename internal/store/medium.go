@@ -57,7 +57,7 @@ type Medium interface {
 
 const (
 	defaultCache       = 8 << 20
-	defaultWriteBuffer = 4 << 20
+	defaultWriteBuffer = 8 << 20
 	// minWriteBuffer keeps slack (engine.go) small beside it.
 	minWriteBuffer = 64 << 10
 	openTables     = 192 // file descriptors kept for tables
@@ -67,10 +67,10 @@ const (
 	// Writers wait a millisecond each when this many tables overlap, and until
 	// they are compacted when there are half as many again. All keys being
 	// random, all new tables overlap.
-	slowdown = 72
+	slowdown = 48
 	// overlapping is how many tables overlap before they are merged with all of
 	// level 1: what an empty node is filled with would be merged again and again.
-	overlapping = 48
+	overlapping = 32
 )
 
 func (o Options) withDefaults() Options {
