@@ -71,6 +71,12 @@ func TestX1StrangersLearnNothing(t *testing.T) {
 	f := crowded(t)
 	gone := space.ID{Authority: owner, Type: home.Type, Key: "gone"}
 	f.spaces[gone] = &fakeSpace{info: SpaceInfo{ID: gone, Authority: owner}, deleted: true, members: f.spaces[home].members, repos: map[space.DID]*fakeRepo{}}
+	others := []space.ID{home, gone}
+	for _, err := range []error{space.ErrDelegationDepth, space.ErrTooLarge} { // of what its members hold
+		id := space.ID{Authority: owner, Type: home.Type, Key: space.RecordKey(fmt.Sprint("endless", len(others)))}
+		f.spaces[id] = &fakeSpace{info: SpaceInfo{ID: id, Authority: owner}, endless: err, repos: map[space.DID]*fakeRepo{}}
+		others = append(others, id)
+	}
 	s := newServer(f)
 	text := f.issue(stranger, "read")
 	for _, nsid := range inSpaces() {
@@ -90,7 +96,7 @@ func TestX1StrangersLearnNothing(t *testing.T) {
 			if !strings.Contains(want, "SpaceNotFound") {
 				t.Errorf("%s: %s", nsid, want)
 			}
-			for _, id := range []space.ID{home, gone} {
+			for _, id := range others {
 				if got := ask(id); got != want {
 					t.Errorf("%s of %s:\n%s\nof none:\n%s", nsid, id.Key, got, want)
 				}

@@ -229,14 +229,17 @@ func (c *call) levelNow(id space.ID, open func(space.Policy) bool) (space.Level,
 }
 
 // standing is the caller's level in a space before the scope; none where there
-// is no such space.
+// is no such space. Where the spaces that are its members go too deep to tell,
+// it is none too: another answer would tell a stranger that the space is here.
 func (c *call) standing(id space.ID) (space.Level, error) {
 	if c.s.Access == nil {
 		return space.LevelNone, nil
 	}
 	level, err := c.s.Access.Level(c.ctx(), id, c.caller.DID)
-	if errors.Is(err, space.ErrSpaceNotFound) {
-		return space.LevelNone, nil
+	for _, none := range []error{space.ErrSpaceNotFound, space.ErrDelegationDepth, space.ErrTooLarge} {
+		if errors.Is(err, none) {
+			return space.LevelNone, nil
+		}
 	}
 	return level, err
 }

@@ -29,7 +29,7 @@ func (f *fake) Level(_ context.Context, id space.ID, who space.DID) (space.Level
 			return m.Level, nil
 		}
 	}
-	return space.LevelNone, nil
+	return space.LevelNone, s.endless
 }
 
 // issue gives somebody a token.

@@ -56,6 +56,7 @@ type fake struct {
 type fakeSpace struct {
 	info     SpaceInfo
 	deleted  bool
+	endless  error // what Level answers whoever is no member, if set
 	members  []Member
 	children []Delegation
 	doors    []InviteInfo
