@@ -2,6 +2,7 @@ package node
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -47,7 +48,7 @@ const groupBytes = 256 << 10
 // space. What can be computed without it is, while the group before is stored.
 type runGroup struct {
 	runs []*runIn
-	all  *runIn // as one; nil if it is only one
+	all  *runIn // as one, a copy; nil if it is only one and nothing is done ahead
 	size int
 	done chan struct{} // closed when the whole is prepared
 }
@@ -97,6 +98,11 @@ func (a *actor) prepare(g *runGroup) {
 	if len(m.run) < 2*openShare && g.size < groupBytes/4 || m.fork != nil {
 		close(g.done)
 		return
+	}
+	if g.all == nil { // whoever handed it in still looks at it
+		all := *m
+		all.run = slices.Clone(m.run)
+		m, g.all = &all, &all
 	}
 	var openers func() *seal.Opener
 	s := &sealer{store: a.store}
