@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -43,7 +44,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	show(prometheus.GaugeValue, "peers", "connected peers, of all hosts", float64(peers))
 	for name, v := range c.r.Counters() {
-		show(prometheus.CounterValue, "gossip_"+name+"_total", "gossip: "+name+" since the start", float64(v))
+		show(prometheus.CounterValue, name+"_total", strings.ReplaceAll(name, "_", " ")+" since the start", float64(v))
 	}
 	all := slices.Collect(c.r.Usages())
 	for _, s := range series {
