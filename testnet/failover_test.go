@@ -1,6 +1,7 @@
 package testnet_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -41,7 +42,9 @@ func TestNewcomerWithoutAuthority(t *testing.T) {
 		late := w.Add()
 		late.NAT()
 		w.Wall(late, keeper) // and no hole can be punched
-		if _, err := late.Join(t.Context(), link); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		if _, err := late.Join(ctx, link); err != nil {
 			t.Fatal(err)
 		}
 		holdsWithin(t, time.Minute, func() error { return late.Has(id, "old-9") })

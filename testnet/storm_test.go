@@ -14,8 +14,9 @@ import (
 )
 
 var (
-	full  = flag.Bool("full", false, "run storms of 200 nodes")
-	lasts = flag.Duration("lasts", 30*time.Minute, "how long those storms last")
+	full  = flag.Bool("full", false, "run large storms")
+	many  = flag.Int("nodes", 200, "how many nodes those have")
+	lasts = flag.Duration("lasts", 30*time.Minute, "how long those last")
 )
 
 // stormy is a link that loses a fifth of the packets, and is cheap to simulate.
@@ -30,7 +31,7 @@ func TestChurn(t *testing.T) {
 		nodes, length = 10, time.Minute
 	}
 	if *full {
-		nodes, length = 200, *lasts
+		nodes, length = *many, *lasts
 	}
 	wall := time.Now()
 	testnet.Bubble(t, func(t *testing.T) {
