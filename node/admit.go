@@ -25,11 +25,7 @@ func (n *Node) serveJoin(s network.Stream) {
 	ctx, cancel := context.WithTimeout(n.ctx, joinDeadline)
 	defer cancel()
 	defer s.Close()
-	if err := s.SetDeadline(time.Now().Add(joinDeadline)); err != nil {
-		s.Reset()
-		return
-	}
-	if err := n.admit(ctx, s); err != nil {
+	if err := n.admit(ctx, unhurried{s, time.Now().Add(joinMost)}); err != nil {
 		n.log.Info("join refused", "peer", s.Conn().RemotePeer(), "err", err)
 	}
 }

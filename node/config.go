@@ -97,7 +97,8 @@ const (
 	syncEvery        = 60 * time.Second       // one random peer per space, jittered
 	compareAfter     = time.Second            // from a change to asking peers whether they have it
 	syncDeadline     = 2 * time.Minute        // one session
-	joinDeadline     = 15 * time.Second       // one attempt at one keeper
+	joinDeadline     = 15 * time.Second       // for each step of an attempt at one keeper, while nothing moves
+	joinMost         = 2 * time.Minute        // one attempt: a welcome to a large space on a slow link
 	redialEvery      = 5 * time.Second        // base of the re-dialler's back-off
 	healEvery        = 5 * time.Second        // a failed disk is looked at again, even if nobody writes
 	wantPeers        = 6                      // connected peers per space the re-dialler aims at

@@ -264,11 +264,8 @@ func (n *Node) askOnce(ctx context.Context, keeper peer.ID, c claim, link *contr
 		return w, x, fmt.Errorf("join: %w", err)
 	}
 	defer s.Close()
-	if err := s.SetDeadline(time.Now().Add(joinDeadline)); err != nil {
-		return w, x, err
-	}
 	silent := time.AfterFunc(joinSilence, func() { s.Conn().Close() })
-	w, x, err = askKeeper(heard{s, func() { silent.Stop() }}, n.self, c, link)
+	w, x, err = askKeeper(heard{unhurried{s, time.Now().Add(joinMost)}, func() { silent.Stop() }}, n.self, c, link)
 	silent.Stop()
 	if err != nil {
 		s.Reset()
