@@ -54,15 +54,15 @@ func TestJoinAgainByAnOlderLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	admitTo(t, a, b, id)
+	sp, err := b.byID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
 	inv, err := a.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelRead, MaxUses: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := a.RemoveMember(t.Context(), id, b.self.did); err != nil {
-		t.Fatal(err)
-	}
-	sp, err := b.byID(id)
-	if err != nil {
 		t.Fatal(err)
 	}
 	soon(t, "b hears that it is out", func() error {
