@@ -90,9 +90,9 @@ func (t *topic) drop(row store.OutboxRow) error {
 
 // retention is how long entries stay while there is room for them or not.
 func (t *topic) retention() time.Duration {
-	t.mu.RLock()
+	t.mu.Lock()
 	wish := time.Duration(t.desc.RetentionDays) * day
-	t.mu.RUnlock()
+	t.mu.Unlock()
 	if wish > 0 {
 		return min(wish, t.relay.cfg.Retention)
 	}

@@ -117,8 +117,8 @@ func (t *topic) certificate(f envelope.Frame) *envelope.Certificate {
 
 // spent reports whether the lease has no room.
 func (t *topic) spent() bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	q, _ := t.ledger.live(t.relay.cfg.Now())
 	return t.held()+envelope.MaxSize > q.Bytes
 }
@@ -131,9 +131,9 @@ func (t *topic) cursor(n uint64) string {
 
 // place reads a cursor; "" is the beginning, or the end.
 func (t *topic) place(cursor string, end bool) (uint64, error) {
-	t.mu.RLock()
+	t.mu.Lock()
 	next := t.next
-	t.mu.RUnlock()
+	t.mu.Unlock()
 	if cursor == "" {
 		if end {
 			return next, nil
@@ -281,9 +281,9 @@ func (v *visit) stream(ctx context.Context, ws *websocket.Conn, t *topic, at uin
 	ping := time.NewTicker(pingTime)
 	defer ping.Stop()
 	for {
-		t.mu.RLock()
+		t.mu.Lock()
 		news, gone := t.news, t.gone
-		t.mu.RUnlock()
+		t.mu.Unlock()
 		if gone {
 			return ErrNoLease
 		}

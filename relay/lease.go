@@ -184,8 +184,8 @@ func (t *topic) save(l ledger) error {
 
 // answer is a grant as it is told, with what the topic has in all.
 func (t *topic) answer(g *grant) Lease {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	q, _ := t.ledger.live(t.relay.cfg.Now())
 	return Lease{
 		Token: g.Token, Expires: g.Expires, Bytes: q.Bytes, Used: t.held(), Rate: q.Rate,
@@ -195,15 +195,15 @@ func (t *topic) answer(g *grant) Lease {
 
 // described is the topic's descriptor.
 func (t *topic) described() envelope.Descriptor {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	return t.desc
 }
 
 // leased reports whether a lease runs.
 func (t *topic) leased(now time.Time) bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	_, until := t.ledger.live(now)
 	return now.Before(until)
 }

@@ -210,9 +210,9 @@ func (r *Relay) openTopics() error {
 
 // enter makes a topic known.
 func (r *Relay) enter(t *topic) {
-	t.mu.RLock()
+	t.mu.Lock()
 	grants := t.ledger.Grants
-	t.mu.RUnlock()
+	t.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.topics[t.id] = t
@@ -337,9 +337,9 @@ func (r *Relay) sweeper() {
 func (r *Relay) Sweep() {
 	now := r.cfg.Now()
 	for _, t := range r.all() {
-		t.mu.RLock()
+		t.mu.Lock()
 		over := t.ledger.forgotten(now)
-		t.mu.RUnlock()
+		t.mu.Unlock()
 		if !over {
 			continue
 		}
@@ -365,9 +365,9 @@ func (r *Relay) forget(t *topic) error {
 		}
 		err = errors.Join(err, r.store.Delete(topicTable, t.id[:], store.Own), t.store.Drop())
 	})
-	t.mu.RLock()
+	t.mu.Lock()
 	grants, held := t.ledger.Grants, t.held()
-	t.mu.RUnlock()
+	t.mu.Unlock()
 	r.mu.Lock()
 	delete(r.topics, t.id)
 	for _, g := range grants {
@@ -396,10 +396,10 @@ type Usage struct {
 func (r *Relay) Usages() iter.Seq[Usage] {
 	return func(yield func(Usage) bool) {
 		for _, t := range r.all() {
-			t.mu.RLock()
+			t.mu.Lock()
 			q, until := t.ledger.live(r.cfg.Now())
 			u := Usage{Topic: t.name(), Lease: t.leaseName(), Held: t.held(), Bytes: q.Bytes, Expires: until}
-			t.mu.RUnlock()
+			t.mu.Unlock()
 			u.Count, u.Digest = t.summary()
 			u.Envelopes, u.Received, u.Refused = t.usage.Envelopes.Load(), t.usage.Bytes.Load(), t.usage.Refused.Load()
 			u.Objects, u.Rounds, u.Signed = t.usage.Objects.Load(), t.usage.Rounds.Load(), t.usage.Receipts.Load()

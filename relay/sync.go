@@ -198,9 +198,9 @@ func (r *Relay) lead(ctx context.Context, t *topic, with peer.ID) error {
 			return err
 		}
 	}
-	t.mu.RLock()
+	t.mu.Lock()
 	h := r.hosts[t.host]
-	t.mu.RUnlock()
+	t.mu.Unlock()
 	s, err := h.NewStream(network.WithNoDial(ctx, "sync"), with, SyncProtocol)
 	if err != nil {
 		return err
@@ -245,9 +245,9 @@ var (
 
 // Summary says what is held. A topic that was forgotten is gone.
 func (v *view) Summary() (reconcile.Summary, error) {
-	v.t.mu.RLock()
+	v.t.mu.Lock()
 	gone := v.t.gone
-	v.t.mu.RUnlock()
+	v.t.mu.Unlock()
 	if gone {
 		return reconcile.Summary{}, ErrNoLease
 	}
@@ -256,9 +256,9 @@ func (v *view) Summary() (reconcile.Summary, error) {
 }
 
 func (v *view) Chains() iter.Seq2[envelope.Chain, error] {
-	v.t.mu.RLock()
+	v.t.mu.Lock()
 	all := slices.Collect(v.t.set.Chains())
-	v.t.mu.RUnlock()
+	v.t.mu.Unlock()
 	return func(yield func(envelope.Chain, error) bool) {
 		for _, c := range all {
 			if !yield(c, nil) {
