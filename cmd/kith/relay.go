@@ -43,7 +43,7 @@ func (*relayStatusCmd) Run(a *app) error {
 		if r.Failing != "" {
 			line(w, "failing", "%s", r.Failing)
 		}
-		if r.Topics == 0 {
+		if r.Topics == 0 && len(r.Addrs) > 0 {
 			a.say("next", "%s", a.kith("space relay add SPACE %s", r.Addrs[0]))
 		}
 	})
