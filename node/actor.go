@@ -20,8 +20,8 @@ import (
 )
 
 // actor owns one space: its goroutine alone changes the space, one message of
-// its inbox at a time, and lives only while there are some. Readers take mu and see what is committed; nothing is
-// visible before the store has it.
+// its inbox at a time, and lives only while there are some. Readers take mu and
+// see what is committed; nothing is visible before the store has it.
 type actor struct {
 	id  space.ID
 	sid [32]byte

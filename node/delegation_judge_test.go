@@ -24,15 +24,7 @@ type household struct {
 
 func newHousehold(t *testing.T, level space.Level) household {
 	t.Helper()
-	home := t.TempDir()
-	if _, _, err := Init(home, nil); err != nil {
-		t.Fatal(err)
-	}
-	n, err := New(Config{Home: home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { n.Close() })
+	n := freshNode(t)
 	h := household{n: n}
 	for name, a := range map[string]**actor{"parent": &h.parent, "child": &h.child} {
 		info, err := n.CreateSpace(t.Context(), xrpc.NewSpace{

@@ -70,6 +70,22 @@ func tryBoot(t *testing.T, home string, change ...func(*Config)) (*Node, error) 
 	return n, nil
 }
 
+// freshNode starts somebody's first node as people have it: a directory of its
+// own, and a failed disk looked at now and then.
+func freshNode(t *testing.T) *Node {
+	t.Helper()
+	home := t.TempDir()
+	if _, _, err := Init(home, nil); err != nil {
+		t.Fatal(err)
+	}
+	n, err := New(Config{Home: home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
 func halt(t *testing.T, n *Node) {
 	t.Helper()
 	if err := n.Close(); err != nil {

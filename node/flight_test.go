@@ -17,7 +17,7 @@ import (
 // group while the one before is written, holds what the author does, on disk too,
 // with values that the last write to a path left there.
 func TestCatchUpInFlight(t *testing.T) {
-	a := loneNode(t)
+	a := freshNode(t)
 	info, err := a.CreateSpace(t.Context(), xrpc.NewSpace{Type: "com.example.forum", Policy: space.DefaultPolicy()})
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func TestCatchUpInFlight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := loneNode(t)
+	b := freshNode(t)
 	if _, err := b.Join(t.Context(), inv.Link); err != nil {
 		t.Fatal(err)
 	}
@@ -95,18 +95,4 @@ func TestCatchUpInFlight(t *testing.T) {
 	if err != nil || !found.OK() {
 		t.Fatalf("%+v, %v", found, err)
 	}
-}
-
-func loneNode(t *testing.T) *Node {
-	t.Helper()
-	home := t.TempDir()
-	if _, _, err := Init(home, nil); err != nil {
-		t.Fatal(err)
-	}
-	n, err := New(Config{Home: home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { n.Close() })
-	return n
 }

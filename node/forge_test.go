@@ -115,16 +115,7 @@ func pairOf(t *testing.T) (a, b *Node, id space.ID) {
 	t.Helper()
 	var nodes []*Node
 	for range 2 {
-		home := t.TempDir()
-		if _, _, err := Init(home, nil); err != nil {
-			t.Fatal(err)
-		}
-		n, err := New(Config{Home: home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { n.Close() })
-		nodes = append(nodes, n)
+		nodes = append(nodes, freshNode(t))
 	}
 	info, err := nodes[0].CreateSpace(t.Context(), xrpc.NewSpace{Type: "com.example.forum", Policy: space.DefaultPolicy()})
 	if err != nil {

@@ -164,7 +164,7 @@ func eachNode(nodes []*Node, check func(*Node) error) func() error {
 // end with the proof, with what stands below, and with equal digests; what the
 // writer lost it writes again in a new chain.
 func TestG7WriterForks(t *testing.T) {
-	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t), forkNode(t)}
+	nodes := []*Node{freshNode(t), freshNode(t), freshNode(t), freshNode(t)}
 	id := club(t, nodes...)
 	w := nodes[1]
 	a := w.anyByID(id)
@@ -192,7 +192,7 @@ func TestG7WriterForks(t *testing.T) {
 	soon(t, "all equal", func() error { return sameSet(id, nodes...) })
 
 	// A newcomer comes to the same, and so does who starts again.
-	late := forkNode(t)
+	late := freshNode(t)
 	enter(t, nodes[0], late, id)
 	home := nodes[3].cfg.Home
 	if err := nodes[3].Close(); err != nil {
@@ -238,7 +238,7 @@ func ownChainOf(t *testing.T, a *actor) (*seal.Writer, ed25519.PrivateKey, []env
 // TestS16SameLength: two branches of one length, so that no session moves an
 // envelope of them.
 func TestS16SameLength(t *testing.T) {
-	a, b := forkNode(t), forkNode(t)
+	a, b := freshNode(t), freshNode(t)
 	id := club(t, a, b)
 	forkPut(t, a, id, "before")
 	soon(t, "both hold the chain", func() error { return sameSet(id, a, b) })
@@ -265,7 +265,7 @@ func TestS16SameLength(t *testing.T) {
 // TestG8TwoSignatures: two envelopes that differ in their signature alone are a
 // fork, and one that nothing covers is none.
 func TestG8TwoSignatures(t *testing.T) {
-	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t)}
+	nodes := []*Node{freshNode(t), freshNode(t), freshNode(t)}
 	id := club(t, nodes...)
 	w := nodes[1]
 	a := w.anyByID(id)
@@ -317,7 +317,7 @@ func TestG8TwoSignatures(t *testing.T) {
 func TestS16LongBranches(t *testing.T) {
 	for name, lengths := range map[string][2]int{"longer": {50, 31}, "as long": {40, 40}, "shorter": {9, 60}} {
 		t.Run(name, func(t *testing.T) {
-			a, b := forkNode(t), forkNode(t)
+			a, b := freshNode(t), freshNode(t)
 			id := club(t, a, b)
 			aa, bb := a.anyByID(id), b.anyByID(id)
 			forkPut(t, a, id, "before")
@@ -377,7 +377,7 @@ func meetAgain(t *testing.T, a, b *Node) {
 // TestC25CheckpointedBranchStays: whoever stole a live chain's key and forks the
 // chain at its beginning erases nothing that a checkpoint made final.
 func TestC25CheckpointedBranchStays(t *testing.T) {
-	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t)}
+	nodes := []*Node{freshNode(t), freshNode(t), freshNode(t)}
 	id := club(t, nodes...)
 	w := nodes[1]
 	a := w.anyByID(id)
@@ -416,7 +416,7 @@ func TestC25CheckpointedBranchStays(t *testing.T) {
 // TestForkBeforeCheckpoint: who saw a fork before the log made one branch final
 // takes its mark away when the log gets there, and has that branch again.
 func TestForkBeforeCheckpoint(t *testing.T) {
-	a, b := forkNode(t), forkNode(t)
+	a, b := freshNode(t), freshNode(t)
 	id := club(t, a, b)
 	aa, bb := a.anyByID(id), b.anyByID(id)
 	forkPut(t, a, id, "before")
@@ -453,7 +453,7 @@ func TestForkBeforeCheckpoint(t *testing.T) {
 // drawn from it is taken back yet, does so when it starts again, and the writer
 // writes again what it lost.
 func TestForkStopsInBetween(t *testing.T) {
-	a, b := forkNode(t), forkNode(t)
+	a, b := freshNode(t), freshNode(t)
 	id := club(t, a, b)
 	aa := a.anyByID(id)
 	forkPut(t, a, id, "before")
@@ -528,7 +528,7 @@ func TestSpread(t *testing.T) {
 // TestForkAsks: questions that make no sense, proofs that are none and boxes of
 // others are refused, and nothing changes.
 func TestForkAsks(t *testing.T) {
-	a, b := forkNode(t), forkNode(t)
+	a, b := freshNode(t), freshNode(t)
 	id := club(t, a, b)
 	forkPut(t, a, id, "before")
 	soon(t, "a has said everything", stated(a, id))
@@ -553,7 +553,7 @@ func TestForkAsks(t *testing.T) {
 		t.Errorf("%+v, %v", v, err)
 	}
 	// Who does not hold the keys of the epoch hears nothing.
-	stranger := forkNode(t)
+	stranger := freshNode(t)
 	club(t, stranger)
 	other := *stranger.all()[0].current()
 	other.id = e.id
@@ -589,7 +589,7 @@ func again(t *testing.T, n *Node, change func(*Config)) *Node {
 // TestForkOfHello: of a chain that forked at its first envelope nothing stands,
 // also after a restart, and for who hears of it later.
 func TestForkOfHello(t *testing.T) {
-	a, b := forkNode(t), forkNode(t)
+	a, b := freshNode(t), freshNode(t)
 	id := club(t, a, b)
 	forkPut(t, a, id, "before")
 	soon(t, "both hold the chain", func() error { return sameSet(id, a, b) })
@@ -623,7 +623,7 @@ func TestForkOfHello(t *testing.T) {
 
 // TestForkByGossip: gossip alone takes a proof to nodes that never sync.
 func TestForkByGossip(t *testing.T) {
-	nodes := []*Node{forkNode(t), forkNode(t), forkNode(t)}
+	nodes := []*Node{freshNode(t), freshNode(t), freshNode(t)}
 	id := club(t, nodes...)
 	aa := nodes[0].anyByID(id)
 	forkPut(t, nodes[0], id, "before")

@@ -17,7 +17,7 @@ import (
 // out by everybody, the space takes no more writes, and the authority ends it
 // with a new term that accepts what stood before the fork.
 func TestC2ForkedLog(t *testing.T) {
-	a, b, c := forkNode(t), forkNode(t), forkNode(t)
+	a, b, c := freshNode(t), freshNode(t), freshNode(t)
 	info, err := a.CreateSpace(t.Context(), xrpc.NewSpace{Type: "com.example.forum", Name: "club", Policy: space.DefaultPolicy()})
 	if err != nil {
 		t.Fatal(err)
@@ -107,20 +107,6 @@ func sameHead(id space.ID, nodes ...*Node) error {
 		}
 	}
 	return nil
-}
-
-func forkNode(t *testing.T) *Node {
-	t.Helper()
-	home := t.TempDir()
-	if _, _, err := Init(home, nil); err != nil {
-		t.Fatal(err)
-	}
-	n, err := New(Config{Home: home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { n.Close() })
-	return n
 }
 
 func forkWrites(key string) []xrpc.Write {

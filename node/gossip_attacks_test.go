@@ -171,7 +171,7 @@ func unheard(t *testing.T, n *Node, id space.ID) {
 // What is written elsewhere reaches it by sync with a peer that is no neighbour
 // there, and its own writes get out.
 func TestG17Eclipse(t *testing.T) {
-	victim, keeper := forkNode(t), forkNode(t)
+	victim, keeper := freshNode(t), freshNode(t)
 	id := club(t, keeper, victim)
 	soon(t, "equal", func() error { return sameSet(id, keeper, victim) })
 	unheard(t, keeper, id)
@@ -202,7 +202,7 @@ func TestG17Eclipse(t *testing.T) {
 // TestG26Filled: every tenth frame is lost on the way. What came is kept, and
 // sync with the peer that the rest came from fills the gaps.
 func TestG26Filled(t *testing.T) {
-	writer, reader := forkNode(t), forkNode(t)
+	writer, reader := freshNode(t), freshNode(t)
 	id := club(t, writer, reader)
 	soon(t, "equal", func() error { return sameSet(id, writer, reader) })
 	unheard(t, reader, id)
@@ -240,7 +240,7 @@ func TestG26Filled(t *testing.T) {
 // has not ended. It counts nowhere, all that is held stays equal, and nobody
 // who passed it on is held to account.
 func TestG11Removed(t *testing.T) {
-	a, b, c := forkNode(t), forkNode(t), forkNode(t)
+	a, b, c := freshNode(t), freshNode(t), freshNode(t)
 	id := club(t, a, b, c)
 	forkPut(t, c, id, "known")
 	soon(t, "equal", func() error { return sameSet(id, a, b, c) })
@@ -324,7 +324,7 @@ func chainsOf(a *actor) iter.Seq[envelope.Chain] {
 // TestCoalesced: what waits together travels together. A burst of single writes
 // by many clients goes out in fewer frames than it has entries.
 func TestCoalesced(t *testing.T) {
-	writer, reader := forkNode(t), forkNode(t)
+	writer, reader := freshNode(t), freshNode(t)
 	id := club(t, writer, reader)
 	soon(t, "equal", func() error { return sameSet(id, writer, reader) })
 	frames, entries := writer.mesh.Counters().Published.Load(), setOf(writer.anyByID(id), writer.anyByID(id).current())

@@ -17,7 +17,7 @@ import (
 // they say counts nowhere, and the member loses nothing.
 func TestK10FormerKeeperForges(t *testing.T) {
 	a, k, id := pairOf(t)
-	b := forkNode(t)
+	b := freshNode(t)
 	inv, err := a.Invite(t.Context(), id, xrpc.InviteOptions{Level: space.LevelWrite})
 	if err != nil {
 		t.Fatal(err)

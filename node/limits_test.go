@@ -139,7 +139,7 @@ func TestExempt(t *testing.T) {
 // TestShield: connections with the keepers of own spaces are protected, others
 // are not.
 func TestShield(t *testing.T) {
-	owner, member := forkNode(t), forkNode(t)
+	owner, member := freshNode(t), freshNode(t)
 	id := club(t, owner, member)
 	forkPut(t, owner, id, "hello") // its hello says where it is
 	forkPut(t, member, id, "too")
@@ -166,7 +166,7 @@ func TestShield(t *testing.T) {
 // TestS1Stream: an outsider that knows a topic id hears nothing but that it is
 // refused, on a real stream.
 func TestS1Stream(t *testing.T) {
-	n := forkNode(t)
+	n := freshNode(t)
 	id := club(t, n)
 	ep := n.anyByID(id).current()
 	h := stranger(t)
@@ -205,7 +205,7 @@ func TestS1Stream(t *testing.T) {
 // and again, on a hundred streams at once. It gets no more than one peer's
 // share, on one stream of the topic at a time; a member is served meanwhile.
 func TestS5HundredStreams(t *testing.T) {
-	n, modest := forkNode(t), forkNode(t)
+	n, modest := freshNode(t), freshNode(t)
 	id := club(t, n, modest)
 	greedy := stranger(t)
 	if err := dialsIn(t.Context(), greedy, n); err != nil {
@@ -285,7 +285,7 @@ func TestS5HundredStreams(t *testing.T) {
 // or answer nonsense. Writes are not slower for it, and a member
 // that answers gets them at once.
 func TestMutePeers(t *testing.T) {
-	n, mate := forkNode(t), forkNode(t)
+	n, mate := freshNode(t), freshNode(t)
 	id := club(t, n, mate)
 	soon(t, "equal", func() error { return sameSet(id, n, mate) })
 	unheard(t, mate, id) // sync alone

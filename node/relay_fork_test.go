@@ -25,7 +25,7 @@ func TestProofFromRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	a, b := forkNode(t), forkNode(t)
+	a, b := freshNode(t), freshNode(t)
 	id := club(t, a, b)
 	if _, err := a.SetRelays(t.Context(), id, r.Addrs()[:1]); err != nil {
 		t.Fatal(err)

@@ -19,11 +19,7 @@ type relayStatusCmd struct{}
 
 // Run shows the relay that this node is.
 func (*relayStatusCmd) Run(a *app) error {
-	api, err := a.client()
-	if err != nil {
-		return err
-	}
-	r, err := api.RelayRole(a.ctx)
+	r, err := a.relayRole()
 	if err != nil {
 		return err
 	}
@@ -49,6 +45,15 @@ func (*relayStatusCmd) Run(a *app) error {
 	})
 }
 
+// relayRole is what the node does as a relay.
+func (a *app) relayRole() (xrpc.RelayRole, error) {
+	api, err := a.client()
+	if err != nil {
+		return xrpc.RelayRole{}, err
+	}
+	return api.RelayRole(a.ctx)
+}
+
 func mib(bytes uint64) uint64 { return (bytes + 1<<20 - 1) >> 20 }
 
 type relayLeaseCmd struct {
@@ -61,11 +66,7 @@ type relayLeaseListCmd struct{}
 // Run lists the leases that this relay gave, the fullest first. No line is
 // about a person.
 func (*relayLeaseListCmd) Run(a *app) error {
-	api, err := a.client()
-	if err != nil {
-		return err
-	}
-	r, err := api.RelayRole(a.ctx)
+	r, err := a.relayRole()
 	if err != nil {
 		return err
 	}

@@ -25,13 +25,13 @@ const (
 	salvage              // write nothing, read around damage
 )
 
-// Options tunes a Store. The zero value is fit for a node of 64 MiB.
+// Options tunes a Store. The zero value is fit for a small node.
 type Options struct {
 	// CacheBytes bounds the cache of table blocks, 8 MiB if zero. Machines
 	// with memory to spare scan faster with 64 MiB.
 	CacheBytes int
 	// WriteBufferBytes is how much is gathered in memory and in the log
-	// before it becomes a table, 4 MiB if zero. Twice that is in use at times.
+	// before it becomes a table, 8 MiB if zero. Twice that is in use at times.
 	WriteBufferBytes int
 	// RetryAfter is how long a full disk is left alone before a write looks at
 	// it again, half a second if zero; below zero every write looks.
