@@ -159,11 +159,7 @@ func (n *Node) Forget(_ context.Context, id space.ID) error {
 	if err := n.keys.Delete(spaceKeyName(n.storeKey, a.sid)); err != nil {
 		return fmt.Errorf("forget %s: %w", id, diskError(err))
 	}
-	n.book.forget(a.sid, func(p peer.ID) {
-		if err := n.store.Delete(peerTable, append(a.sid[:], p...), store.Remote); err != nil {
-			n.log.Debug("forget a peer", "err", err)
-		}
-	})
+	n.book.forget(a.sid, func(p peer.ID) { n.dropPeer(a.sid, p) })
 	if err := n.store.Delete(doorTable, a.sid[:], store.Remote); err != nil {
 		n.log.Debug("forget where a keeper is", "err", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
@@ -46,6 +47,7 @@ func newHost(key crypto.PrivKey, listen []string, at *reach, agent string, exemp
 		libp2p.AddrsFactory(at.addrs),
 		libp2p.EnableRelay(),
 		at.punch.option(),
+		libp2p.SwarmOpts(swarm.WithDialTimeout(addrTimeout), swarm.WithDialTimeoutLocal(addrTimeout)),
 		libp2p.UserAgent(agent),
 	}
 	if len(extra) == 0 {

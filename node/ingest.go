@@ -381,7 +381,9 @@ func (a *actor) hello(c *change, ch *chain, at *position) (wait bool) {
 	at.author, at.c, at.via, at.device = m.DID, m.C, h.Via, h.Device
 	a.located(h)
 	if m.C != a.self.c {
-		a.out.meet(a.sid, h.Addrs)
+		if _, in := c.control().Member(m.C); in || h.Via != ([32]byte{}) {
+			a.out.meet(a.sid, h.Addrs)
+		}
 		a.out.learn(m.C, m.ILHead, h.IdentityLog)
 	}
 	if at.attribution != unattributed {

@@ -165,7 +165,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.mesh, err = gossip.New(n.ctx, n.host, gossip.Config{MaxTopics: cfg.HotTopics, Demoted: n.demoted, Exempt: cfg.Exempt}); err != nil {
 		return nil, err
 	}
-	n.book = newPeerBook(n.host.ID(), n.savePeer)
+	n.book = newPeerBook(n.host.ID(), n.savePeer, n.saveSeen)
 	n.rates = newRates(cfg.Rates)
 	n.sched = newScheduler(n.reconcileWith, n.rates.moved)
 	n.sched.mute = n.silent
@@ -278,6 +278,7 @@ func (n *Node) connected(c network.Conn) {
 	n.shield(p)
 	n.outside.poke()
 	n.relayed.connected(p)
+	n.book.saw(p, time.Now())
 	for _, sid := range n.spaceIDs() {
 		if n.book.knows(sid, p) {
 			n.reconcile(sid, p)
@@ -504,6 +505,10 @@ func (n *Node) hear(r *running, e *epoch) error {
 // of those who do not know the new one come late.
 const graceOf = 10 * time.Minute
 
+// partAfter is how long the nodes of those whom an epoch leaves out still count
+// as the space's: it is from them that they hear of it.
+const partAfter = 30 * time.Second
+
 // opened hears a new epoch's topic, and in a while no more those before it.
 func (n *Node) opened(a *actor, e *epoch) {
 	n.mu.Lock()
@@ -519,6 +524,7 @@ func (n *Node) opened(a *actor, e *epoch) {
 		}
 		n.spawn(func() { n.noteRelays(a) })
 	}
+	time.AfterFunc(partAfter, func() { n.part(a) })
 	time.AfterFunc(graceOf, func() { n.forgetTopics(r) })
 	n.compare(a.sid)
 }
@@ -577,6 +583,7 @@ func (n *Node) gossiped(a *actor) func(peer.ID, envelope.Frame) {
 func (n *Node) peerJoined(a *actor) func(peer.ID) {
 	return func(p peer.ID) {
 		n.book.meet(a.sid, peer.AddrInfo{ID: p, Addrs: n.host.Peerstore().Addrs(p)})
+		n.book.saw(p, time.Now())
 		n.reconcile(a.sid, p)
 		n.account.poke()
 	}
@@ -594,7 +601,11 @@ func (n *Node) heartbeat(ctx context.Context) {
 		case <-t.C:
 			t.Reset(jitter(syncEvery))
 		}
-		n.shield(n.host.Network().Peers()...)
+		peers := n.host.Network().Peers()
+		n.shield(peers...)
+		for _, p := range peers {
+			n.book.saw(p, time.Now())
+		}
 		for _, r := range n.all() {
 			for _, p := range n.book.of(r.sid) {
 				if connectedTo(n.host, p.ID) {

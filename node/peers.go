@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -22,22 +23,65 @@ import (
 )
 
 // peerBook remembers where the peers of each space were last seen. It is a
-// leaf: learning something new calls save, which makes it durable.
+// leaf: learning something new calls save, which makes it durable, and so does
+// note with when a peer was last here.
 type peerBook struct {
 	self peer.ID
 	save func(space [32]byte, p peer.AddrInfo)
+	note func(p peer.ID, at time.Time)
 
-	mu     sync.Mutex // guards spaces
+	mu     sync.Mutex // guards what follows
 	spaces map[[32]byte]map[peer.ID][]multiaddr.Multiaddr
+	seen   map[peer.ID]time.Time // when those of a space were last connected
 }
 
 const (
-	maxBookPeers = 512 // peers remembered for one space
-	maxBookAddrs = 12  // addresses remembered for one peer
+	maxBookPeers = 512             // peers remembered for one space
+	maxBookAddrs = 12              // addresses remembered for one peer
+	seenEvery    = 2 * time.Minute // how exactly it is remembered when a peer was last here
 )
 
-func newPeerBook(self peer.ID, save func([32]byte, peer.AddrInfo)) *peerBook {
-	return &peerBook{self: self, save: save, spaces: map[[32]byte]map[peer.ID][]multiaddr.Multiaddr{}}
+func newPeerBook(self peer.ID, save func([32]byte, peer.AddrInfo), note func(peer.ID, time.Time)) *peerBook {
+	return &peerBook{
+		self: self, save: save, note: note,
+		spaces: map[[32]byte]map[peer.ID][]multiaddr.Multiaddr{}, seen: map[peer.ID]time.Time{},
+	}
+}
+
+// saw notes that a peer is connected now, if some space knows it: after a
+// restart it is the likeliest to be there still.
+func (b *peerBook) saw(p peer.ID, now time.Time) {
+	b.mu.Lock()
+	due := now.Sub(b.seen[p]) >= seenEvery && b.inSome(p)
+	if due {
+		b.seen[p] = now
+	}
+	b.mu.Unlock()
+	if due {
+		b.note(p, now)
+	}
+}
+
+// inSome reports whether a peer is among those of any space. mu is held.
+func (b *peerBook) inSome(p peer.ID) bool {
+	for _, peers := range b.spaces {
+		if _, ok := peers[p]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// recall puts in when a peer was last here, as it was noted, unless no space
+// knows the peer any more.
+func (b *peerBook) recall(p peer.ID, at time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.inSome(p) {
+		return false
+	}
+	b.seen[p] = at
+	return true
 }
 
 // meet adds a peer that is not among the space's yet.
@@ -60,10 +104,7 @@ func (b *peerBook) learn(space [32]byte, p peer.AddrInfo) {
 	}
 	old, known := peers[p.ID]
 	if !known && len(peers) >= maxBookPeers {
-		for id := range peers { // any one: what is alive comes back
-			delete(peers, id)
-			break
-		}
+		delete(peers, b.longestGone(peers)) // what is alive comes back
 	}
 	addrs := slices.Clone(p.Addrs) // the newest first
 	for _, a := range old {
@@ -78,6 +119,11 @@ func (b *peerBook) learn(space [32]byte, p peer.AddrInfo) {
 	if fresh {
 		b.save(space, peer.AddrInfo{ID: p.ID, Addrs: addrs})
 	}
+}
+
+// longestGone is one of those peers that were not here for longest. mu is held.
+func (b *peerBook) longestGone(peers map[peer.ID][]multiaddr.Multiaddr) peer.ID {
+	return slices.MinFunc(slices.Collect(maps.Keys(peers)), func(x, y peer.ID) int { return b.seen[x].Compare(b.seen[y]) })
 }
 
 // load puts in what was saved.
@@ -102,6 +148,16 @@ func (b *peerBook) of(space [32]byte) []peer.AddrInfo {
 	return out
 }
 
+// lately are the known peers of a space, those that were here last first; who
+// never was comes in random order.
+func (b *peerBook) lately(space [32]byte) []peer.AddrInfo {
+	out := b.of(space)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	slices.SortStableFunc(out, func(x, y peer.AddrInfo) int { return b.seen[y.ID].Compare(b.seen[x.ID]) })
+	return out
+}
+
 // any reports whether a peer of a space is known.
 func (b *peerBook) any(space [32]byte) bool {
 	b.mu.Lock()
@@ -114,6 +170,15 @@ func (b *peerBook) knows(space [32]byte, p peer.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, ok := b.spaces[space][p]
+	return ok
+}
+
+// part drops one peer of a space and reports whether it was one.
+func (b *peerBook) part(space [32]byte, p peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.spaces[space][p]
+	delete(b.spaces[space], p)
 	return ok
 }
 
@@ -158,7 +223,8 @@ const (
 	enoughPeers  = 2 * wantPeers   // links of a space beyond which more are rare
 	probeEvery   = 2 * time.Minute // for a space that has enough
 	probesAtOnce = 8               // spaces that get a dial beyond what they want, each round
-	dialTimeout  = 5 * time.Second
+	dialTimeout  = 10 * time.Second
+	addrTimeout  = 4 * time.Second  // one address; libp2p tries eight of a peer's at once, and old ones hang
 	dialMax      = 30 * time.Second // longest pause between two tries of one peer
 )
 
@@ -211,18 +277,23 @@ func (r *redialer) round(ctx context.Context) {
 	}
 	wg.Wait()
 	for i, p := range todo {
-		if !failed[i] {
+		if failed[i] {
+			r.failed(p.ID, time.Now())
+		} else {
 			delete(r.backoff, p.ID)
-			continue
 		}
-		b := r.backoff[p.ID]
-		if b == nil {
-			b = &dialBackoff{}
-			r.backoff[p.ID] = b
-		}
-		b.tries++
-		b.next = time.Now().Add(jitter(min(dialMax, redialEvery<<min(b.tries-1, 4))))
 	}
+}
+
+// failed puts off the next dial of a peer that did not answer.
+func (r *redialer) failed(p peer.ID, now time.Time) {
+	b := r.backoff[p]
+	if b == nil {
+		b = &dialBackoff{}
+		r.backoff[p] = b
+	}
+	b.tries++
+	b.next = now.Add(jitter(min(dialMax, redialEvery<<min(b.tries-1, 4))))
 }
 
 // rest lets a peer be for a while; 0 ends that.
@@ -269,7 +340,7 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 	for _, s := range r.spaces() {
 		links := 0
 		var candidates []peer.AddrInfo
-		for _, p := range r.book.of(s) {
+		for _, p := range r.book.lately(s) {
 			if r.connected(p.ID) {
 				links++
 			} else if due(p) {
@@ -285,11 +356,32 @@ func (r *redialer) missing(now time.Time) []peer.AddrInfo {
 			n, probes = n+1, probes+1
 			r.probed[s] = now
 		}
-		for _, p := range candidates[:min(len(candidates), n)] {
+		for _, p := range r.choose(candidates, n) {
 			add(p)
 		}
 	}
 	return out
+}
+
+// choose takes n of the peers of a space, which come with those first that were
+// here last. A book fills with peers that are gone, each of which takes the
+// whole of dialTimeout: so half of those taken are who was here last, after
+// whom fewer tries were in vain, and the others any, for peers across a
+// partition and peers that came back are anywhere.
+func (r *redialer) choose(from []peer.AddrInfo, n int) []peer.AddrInfo {
+	n = min(n, len(from))
+	slices.SortStableFunc(from, func(x, y peer.AddrInfo) int { return r.vain(x.ID) - r.vain(y.ID) })
+	rest := from[(n+1)/2:]
+	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+	return from[:n]
+}
+
+// vain is how often in a row a peer did not answer.
+func (r *redialer) vain(p peer.ID) int {
+	if b := r.backoff[p]; b != nil {
+		return b.tries
+	}
+	return 0
 }
 
 func (r *redialer) connected(p peer.ID) bool {

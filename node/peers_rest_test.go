@@ -14,7 +14,7 @@ import (
 func TestRestingPeer(t *testing.T) {
 	const who peer.ID = "somebody"
 	var sid [32]byte
-	book := newPeerBook("me", func([32]byte, peer.AddrInfo) {})
+	book := newPeerBook("me", func([32]byte, peer.AddrInfo) {}, func(peer.ID, time.Time) {})
 	book.load(sid, peer.AddrInfo{ID: who, Addrs: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/1")}})
 	r := newRedialer(newPerson(t).host, book, nil, func() [][32]byte { return [][32]byte{sid} }, slog.New(slog.DiscardHandler))
 	r.dialled = func() []peer.AddrInfo { return nil }

@@ -3,10 +3,12 @@ package node
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
@@ -22,6 +24,7 @@ const (
 	logTable  = "identity-log"  // commitment -> log
 	lostTable = "identity-lost" // commitment -> hashes of entries on branches that lost
 	peerTable = "peer"          // space id ‖ peer id -> addresses
+	seenTable = "peer-seen"     // peer id -> when it was last connected, unix seconds (8, big endian)
 	doorTable = "door"          // space id -> device ‖ peer id of the keeper that welcomed last
 )
 
@@ -341,7 +344,47 @@ func (n *Node) loadPeers() error {
 		}
 		n.book.load([32]byte(kv.Key[:32]), info)
 	}
+	for kv, err := range n.store.List(seenTable) {
+		if err != nil {
+			return fmt.Errorf("read peers: %w", err)
+		}
+		if len(kv.Value) != 8 {
+			return fmt.Errorf("read peers: %w", space.ErrMalformed)
+		}
+		if n.book.recall(peer.ID(kv.Key), time.Unix(int64(binary.BigEndian.Uint64(kv.Value)), 0)) {
+			continue
+		}
+		if err := n.store.Delete(seenTable, kv.Key, store.Remote); err != nil {
+			return fmt.Errorf("forget a peer: %w", diskError(err))
+		}
+	}
 	return nil
+}
+
+// saveSeen makes durable when a peer of some space was last connected.
+func (n *Node) saveSeen(p peer.ID, at time.Time) {
+	v := binary.BigEndian.AppendUint64(nil, uint64(at.Unix()))
+	if err := n.store.Put(seenTable, []byte(p), v, store.Remote); err != nil {
+		n.log.Warn("keep when a peer was seen", "err", err)
+	}
+}
+
+// part forgets where the nodes of those are who are members no more. A node
+// that serves the space as a relay stays known.
+func (n *Node) part(a *actor) {
+	for _, p := range a.strangers() {
+		if _, relays := n.relays.serving(a.sid, p); relays || !n.book.part(a.sid, p) {
+			continue
+		}
+		n.dropPeer(a.sid, p)
+	}
+}
+
+// dropPeer undoes savePeer.
+func (n *Node) dropPeer(sid [32]byte, p peer.ID) {
+	if err := n.store.Delete(peerTable, append(sid[:], p...), store.Remote); err != nil {
+		n.log.Debug("forget a peer", "err", err)
+	}
 }
 
 // mdnsService is what Kith nodes look for on the local network.

@@ -173,6 +173,20 @@ func (a *actor) located(h seal.Hello) {
 	}
 }
 
+// strangers are the nodes of those who wrote here and are members no more.
+func (a *actor) strangers() []peer.ID {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var out []peer.ID
+	for _, ch := range a.chains {
+		at, known := a.homes[ch.device]
+		if _, in := a.ctl.Member(ch.c); known && !in && ch.via == ([32]byte{}) {
+			out = append(out, at)
+		}
+	}
+	return out
+}
+
 // door is where a keeper of a space was found. Its device says so itself in a
 // hello, but a keeper that writes nothing in an epoch says none, and whoever
 // holds writes back for want of a certificate has to find it.
