@@ -466,7 +466,7 @@ func TestForkStopsInBetween(t *testing.T) {
 	sever(t, a, b)
 	other := branch(t, aa, twin, "stolen", 3)
 	nodes := []*Node{a, b}
-	for i, n := range nodes {
+	for _, n := range nodes {
 		x := n.anyByID(id)
 		err := inside(t, x, func() error {
 			e := x.epochs[twin.Topic()]
@@ -482,11 +482,13 @@ func TestForkStopsInBetween(t *testing.T) {
 		if err := hasRecord(n, id, "own0", true); err != nil {
 			t.Fatal("taken back already:", err)
 		}
-		cfg := n.cfg
-		if err := n.Close(); err != nil {
+		if err := n.Close(); err != nil { // both, before one starts and tells the other
 			t.Fatal(err)
 		}
-		if nodes[i], err = New(cfg); err != nil {
+	}
+	for i, n := range nodes {
+		var err error
+		if nodes[i], err = New(n.cfg); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { nodes[i].Close() })

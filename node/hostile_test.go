@@ -8,10 +8,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"iter"
-	"log/slog"
 	mrand "math/rand/v2"
 	"slices"
 	"sync"
@@ -28,10 +26,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/node"
-	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/sync/reconcile"
-	"github.com/kithnet/kith/testnet"
 )
 
 // hostile is a libp2p host that means harm: a member that has turned, with its
@@ -39,11 +35,14 @@ import (
 type hostile struct {
 	role string
 	h    host.Host
-	loot *node.Loot
-	keys reconcile.FetchKey
-	rand *mrand.Rand
+	keys reconcile.FetchKey // of a stranger, who has no other
+	rand *mrand.Rand        // attack's
 
 	served, led, gave, sent atomic.Int64 // streams answered, opened; runs given; frames gossiped
+
+	mu    sync.Mutex // guards what follows
+	known []*node.Loot
+	deeds map[peer.ID][]deed // by whom they were done to, in their order
 }
 
 // The roles. All but the mute speak the protocol up to the point where they lie.
@@ -66,7 +65,7 @@ func newHostile(t *testing.T, role string, loot *node.Loot, key crypto.PrivKey, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &hostile{role: role, h: h, loot: loot, keys: loot.Keys, rand: mrand.New(mrand.NewPCG(seed, 3))}
+	x := &hostile{role: role, h: h, rand: mrand.New(mrand.NewPCG(seed, 3)), known: []*node.Loot{loot}, deeds: map[peer.ID][]deed{}}
 	if role == stranger {
 		_, sk, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
@@ -79,32 +78,98 @@ func newHostile(t *testing.T, role string, loot *node.Loot, key crypto.PrivKey, 
 		defer s.Reset()
 		if role == mute {
 			io.Copy(io.Discard, s) // until the other side gives up
+			x.did(s.Conn().RemotePeer())
 			return
 		}
 		open, err := reconcile.ReadOpening(s)
 		if err == nil {
-			_ = x.speak(context.Background(), s, reconcile.Config{Role: reconcile.Responder, Opening: open})
+			_ = x.speak(context.Background(), s, x.about(open.Topic), reconcile.Config{Role: reconcile.Responder, Opening: open})
 		}
 	})
 	return x
 }
 
+// learn lets it know an epoch more.
+func (x *hostile) learn(loot *node.Loot) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.known = append(x.known, loot)
+}
+
+// newest is what it knows of the newest epoch.
+func (x *hostile) newest() *node.Loot {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.known[len(x.known)-1]
+}
+
+// about is what it knows of a topic: of one that it does not know, of the newest.
+func (x *hostile) about(topic envelope.TopicID) *node.Loot {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, l := range x.known {
+		if l.Summary.Topic == topic {
+			return l
+		}
+	}
+	return x.known[len(x.known)-1]
+}
+
+// deed is something that a host is to be named for, or, undone, what makes up
+// for those before it.
+type deed struct {
+	at     time.Time
+	undone bool
+}
+
+func (x *hostile) did(to peer.ID) { x.note(to, deed{at: time.Now()}) }
+
+func (x *hostile) note(to peer.ID, d deed) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.deeds[to] = append(x.deeds[to], d)
+}
+
+// inRow is the most deeds in a row between two times.
+func (x *hostile) inRow(to peer.ID, since, until time.Time) (most int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	row := 0
+	for _, d := range x.deeds[to] {
+		switch {
+		case d.undone || d.at.Before(since):
+			row = 0
+		case d.at.Before(until):
+			row++
+			most = max(most, row)
+		}
+	}
+	return most
+}
+
 // speak leads or answers one stream.
-func (x *hostile) speak(ctx context.Context, s network.Stream, c reconcile.Config) error {
+func (x *hostile) speak(ctx context.Context, s network.Stream, loot *node.Loot, c reconcile.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	c.LocalPeer, c.RemotePeer = []byte(x.h.ID()), []byte(s.Conn().RemotePeer())
 	rand.Read(c.Nonce[:])
-	c.Keys, c.Replica, c.Sink = x.keys, lies{x}, lies{x}
+	c.Keys, c.Replica, c.Sink = loot.Keys, lies{x, loot}, lies{x, loot}
+	if x.role == stranger {
+		c.Keys = x.keys
+	}
 	ses, err := reconcile.New(c)
 	if err != nil {
 		return err
 	}
 	var rw io.ReadWriter = s
 	if x.role == babbler || x.role == forger {
-		rw = &babble{Stream: s, sense: 2, x: x}
+		rw = &babble{Stream: s, sense: 2, x: x, loot: loot}
 	}
-	live := reconcile.NewLive(rw, ses, nil, nil)
+	live := reconcile.NewLive(rw, ses, nil, func(res reconcile.Result) {
+		if x.crime() == barren {
+			x.note(s.Conn().RemotePeer(), deed{time.Now(), res.Equal})
+		}
+	})
 	if x.role == glutton && c.Role == reconcile.Initiator {
 		go func() {
 			for range 3 {
@@ -126,10 +191,15 @@ func (x *hostile) crime() string {
 	case mute:
 		return "a peer does not answer; it is asked ever less"
 	case glutton, stranger:
-		return "gossip does not listen to a peer that sent forgeries"
+		return forgeries
 	}
-	return "rounds with a peer come to nothing: it states what it does not give, or does not keep what it is given"
+	return barren
 }
+
+const (
+	barren    = "rounds with a peer come to nothing: it states what it does not give, or does not keep what it is given"
+	forgeries = "gossip does not listen to a peer that sent forgeries"
+)
 
 // babble writes what is meant a few times, then noise, or an envelope that looks
 // like the next one of a chain.
@@ -137,6 +207,7 @@ type babble struct {
 	network.Stream
 	sense int
 	x     *hostile
+	loot  *node.Loot
 }
 
 func (b *babble) Write(p []byte) (int, error) {
@@ -145,37 +216,42 @@ func (b *babble) Write(p []byte) (int, error) {
 	}
 	noise := make([]byte, len(p))
 	rand.Read(noise)
-	if b.x.role == forger {
-		frame, err := reconcile.AppendFrame(nil, reconcile.Envelopes{Run: []envelope.Envelope{b.x.forge()}})
+	if run := forge(b.loot); b.x.role == forger && run != nil {
+		frame, err := reconcile.AppendFrame(nil, reconcile.Envelopes{Run: run})
 		if err != nil {
 			return 0, err
 		}
 		noise = frame
 	}
 	b.x.gave.Add(1)
+	b.x.did(b.Conn().RemotePeer())
 	_, err := b.Stream.Write(noise)
 	return len(p), err
 }
 
-// forge is an envelope that looks like the next one of some chain.
-func (x *hostile) forge() envelope.Envelope {
-	for _, ch := range x.loot.Chains {
-		if run := x.loot.Runs[ch.ID]; len(run) > 1 {
+// forge is an envelope that looks like the next one of some chain; none where
+// nobody has written.
+func forge(loot *node.Loot) []envelope.Envelope {
+	for _, ch := range loot.Chains {
+		if run := loot.Runs[ch.ID]; len(run) > 1 {
 			last := run[len(run)-1]
 			raw := slices.Clone(last.Bytes())
 			prev := last.ID()
 			binary.BigEndian.PutUint64(raw[68:], last.Seq()+1) // the sequence and what went before, see envelope
 			copy(raw[76:], prev[:])
 			if forged, err := envelope.Parse(raw); err == nil {
-				return forged
+				return []envelope.Envelope{forged}
 			}
 		}
 	}
-	panic("nobody has written")
+	return nil
 }
 
 // lies is the replica of a hostile host.
-type lies struct{ *hostile }
+type lies struct {
+	*hostile
+	loot *node.Loot
+}
 
 func (x lies) Summary() (reconcile.Summary, error) {
 	s := x.loot.Summary
@@ -265,7 +341,8 @@ func (x *hostile) visit(ctx context.Context, v peer.AddrInfo) {
 	}
 	defer s.Reset()
 	x.led.Add(1)
-	_ = x.speak(ctx, s, reconcile.Config{Role: reconcile.Initiator, Topic: x.loot.Summary.Topic})
+	loot := x.newest()
+	_ = x.speak(ctx, s, loot, reconcile.Config{Role: reconcile.Initiator, Topic: loot.Summary.Topic})
 }
 
 // flood gossips noise, or entries of others with the signature broken.
@@ -274,11 +351,18 @@ func (x *hostile) flood(ctx context.Context) {
 		pubsub.WithFloodPublish(true), pubsub.WithMessageIdFn(func(m *pb.Message) string {
 			id := sha256.Sum256(m.GetData())
 			return string(id[:])
-		}))
+		}), pubsub.WithEventTracer(flooded{x}))
 	if err != nil {
 		return
 	}
-	topic, err := ps.Join(x.loot.Summary.Topic.Name())
+	for ctx.Err() == nil {
+		x.floodTopic(ctx, ps, x.newest())
+	}
+}
+
+// floodTopic floods until there is a newer topic.
+func (x *hostile) floodTopic(ctx context.Context, ps *pubsub.PubSub, loot *node.Loot) {
+	topic, err := ps.Join(loot.Summary.Topic.Name())
 	if err != nil {
 		return
 	}
@@ -290,27 +374,41 @@ func (x *hostile) flood(ctx context.Context) {
 	defer cancel()
 	for n := 0; ctx.Err() == nil; n++ {
 		if n%floodBurst == 0 {
-			pause(ctx, floodEvery)
+			if pause(ctx, floodEvery); x.newest() != loot {
+				return
+			}
 		}
-		if topic.Publish(ctx, x.frame(n)) == nil {
+		if topic.Publish(ctx, x.frame(loot, n)) == nil {
 			x.sent.Add(1)
 		}
 	}
 }
 
+// flooded notes to whom frames go.
+type flooded struct{ x *hostile }
+
+func (f flooded) Trace(e *pb.TraceEvent) {
+	if f.x.crime() == forgeries && e.GetType() == pb.TraceEvent_SEND_RPC && len(e.GetSendRPC().GetMeta().GetMessages()) > 0 {
+		f.x.did(peer.ID(e.GetSendRPC().GetSendTo()))
+	}
+}
+
 // frame is the n-th thing to gossip: noise; or of some chain an entry with the
 // signature broken, an old one, or the newest and then those before it.
-func (x *hostile) frame(n int) []byte {
+func (x *hostile) frame(loot *node.Loot, n int) []byte {
 	noise := make([]byte, 300)
 	rand.Read(noise)
-	run := x.loot.Runs[x.loot.Chains[x.rand.IntN(len(x.loot.Chains))].ID]
-	if x.role == stranger || len(run) == 0 {
+	if x.role == stranger || len(loot.Chains) == 0 {
+		return noise
+	}
+	run := loot.Runs[loot.Chains[mrand.IntN(len(loot.Chains))].ID]
+	if len(run) == 0 {
 		return noise
 	}
 	env := run[len(run)-1-n%len(run)]
 	switch x.role {
 	case replayer:
-		env = run[x.rand.IntN(len(run))]
+		env = run[mrand.IntN(len(run))]
 	case glutton, forger:
 		raw := slices.Clone(env.Bytes())
 		rand.Read(raw[len(raw)-32:])
@@ -332,155 +430,3 @@ const (
 	floodBurst = 50
 	floodEvery = 10 * time.Second
 )
-
-// ear keeps which peers the honest nodes warn of.
-type ear struct {
-	slog.Handler
-	mu    sync.Mutex // guards named
-	named map[string]map[string]int
-}
-
-func (e *ear) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
-func (e *ear) WithAttrs([]slog.Attr) slog.Handler           { return e }
-
-func (e *ear) Handle(_ context.Context, r slog.Record) error {
-	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "peer" {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			p := a.Value.String()
-			if e.named[p] == nil {
-				e.named[p] = map[string]int{}
-			}
-			e.named[p][r.Message]++
-		}
-		return true
-	})
-	return nil
-}
-
-// TestHostileStorm is the story of TestChurn with every tenth node hostile,
-// members that have turned: one states digests that are not, one withholds, one
-// floods and one never answers.
-func TestHostileStorm(t *testing.T) {
-	honest, lasts := 36, 150*time.Second
-	roles := []string{liar, withholder, glutton, mute}
-	if testing.Short() {
-		honest, lasts = 12, 90*time.Second
-	}
-	if *full {
-		lasts = 5 * time.Minute
-	}
-	hostileStorm(t, honest, roles, lasts)
-}
-
-// TestHostileKinds is a smaller storm with those who forge and talk nonsense,
-// and with one who was never a member.
-func TestHostileKinds(t *testing.T) {
-	hostileStorm(t, 8, []string{forger, babbler, mute, stranger}, 90*time.Second)
-}
-
-// hostileStorm is a storm among honest nodes and hostile hosts. The honest lose
-// nothing that was acknowledged and are equal a minute after it at the latest;
-// who lied is named in their logs, and nobody else is.
-func hostileStorm(t *testing.T, honest int, roles []string, lasts time.Duration) {
-	const seed = 1
-	wall := time.Now()
-	testnet.Bubble(t, func(t *testing.T) {
-		heard := &ear{named: map[string]map[string]int{}}
-		w := testnet.New(t, honest+len(roles), testnet.Link{
-			Latency: 20 * time.Millisecond, Jitter: 20 * time.Millisecond, Loss: 0.20, Slot: 10 * time.Millisecond, Mbps: 10_000,
-		}, seed, func(c *node.Config) { c.Log = slog.New(heard) })
-		id := w.Space()
-		for i, n := range w.Nodes() {
-			if err := n.Put(id, fmt.Sprintf("before-%d", i), "all of them were honest"); err != nil {
-				t.Fatal(err)
-			}
-		}
-		w.WaitConverged(id, 2*time.Minute)
-		var all []*hostile
-		for i, role := range roles {
-			all = append(all, turn(t, w.Node(honest+i), id, role, seed+uint64(i)))
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		victims := addresses(t, w.Nodes()[:honest])
-		for _, x := range all {
-			wg.Go(func() { x.attack(ctx, victims) })
-		}
-		ledger := w.Storm(id, testnet.Storm{
-			Seed: seed, Lasts: lasts, Churn: 0.20, Down: 30 * time.Second, Flap: time.Minute, Writes: 0.5,
-		})
-		took := w.WaitConverged(id, time.Minute)
-		t.Logf("seed %d: %v; equal %v after the net was whole", seed, ledger, took)
-		for i, n := range w.Nodes()[:honest] {
-			if err := ledger.Held(n, id); err != nil {
-				t.Errorf("node %d: %v", i, err)
-			}
-			node.Sound(t, n.Node, id)
-		}
-		cancel()
-		wg.Wait()
-		judged(t, all, heard, honest, lasts)
-	})
-	t.Logf("%v of the wall clock", time.Since(wall))
-}
-
-// turn makes a hostile host of a member, or of nobody at its place.
-func turn(t *testing.T, n *testnet.Node, id space.ID, role string, seed uint64) *hostile {
-	t.Helper()
-	loot, err := node.Take(n.Node, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.Stop()
-	key := loot.Host
-	if role == stranger {
-		if key, _, err = crypto.GenerateEd25519Key(rand.Reader); err != nil {
-			t.Fatal(err)
-		}
-	}
-	listen, opts := n.Attach()
-	return newHostile(t, role, loot, key, listen, opts, seed)
-}
-
-func addresses(t *testing.T, nodes []*testnet.Node) (out []peer.AddrInfo) {
-	t.Helper()
-	for _, n := range nodes {
-		st, err := n.Status(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		info, err := peer.AddrInfoFromString(st.Listen[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, *info)
-	}
-	return out
-}
-
-// judged holds what the honest nodes said of the hostile ones against what those
-// did, and ends them.
-func judged(t *testing.T, all []*hostile, heard *ear, honest int, lasts time.Duration) {
-	t.Helper()
-	for _, x := range all {
-		id := x.h.ID().String()
-		t.Logf("%s: %d streams served, %d opened, %d lies written, %d frames gossiped; %v", x.role, x.served.Load(), x.led.Load(), x.gave.Load(), x.sent.Load(), heard.named[id])
-		if heard.named[id][x.crime()] == 0 {
-			t.Errorf("%s is not named for what it did", x.role)
-		}
-		if per := float64(x.served.Load()) / lasts.Minutes() / float64(honest); per > 20 {
-			t.Errorf("%s is asked %.1f times a minute by each node", x.role, per)
-		}
-		delete(heard.named, id)
-		x.h.Close()
-	}
-	for p, what := range heard.named {
-		for _, role := range []string{liar, forger, glutton} { // links break, so peers are mute at times
-			if crime := (&hostile{role: role}).crime(); what[crime] > 0 {
-				t.Errorf("an honest peer is named: %s %q", p, crime)
-			}
-		}
-	}
-}

@@ -115,7 +115,7 @@ const barrenMax = 8
 func (a *actor) fruitless(with peer.ID, res reconcile.Result) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if res.Equal || res.Received > 0 || len(res.Forks) > 0 {
+	if res.Equal || res.Received > 0 {
 		delete(a.barren, with)
 		return 0
 	}

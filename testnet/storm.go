@@ -19,6 +19,7 @@ type Storm struct {
 	Flap   time.Duration // how long a partition stands, and the time between two, at most
 	Writes float64       // a second, by any of those who run
 	Rotate time.Duration // the authority opens an epoch so often, if it runs; 0: never
+	Turned func()        // called when it has opened one; nil: nobody is told
 }
 
 // Ledger is what was acknowledged in a storm.
@@ -170,7 +171,9 @@ func (s *storm) rotate() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if _, err := s.w.nodes[0].Rotate(ctx, s.id); err == nil {
-		s.ledger.Turns++
+		if s.ledger.Turns++; s.Turned != nil {
+			s.Turned()
+		}
 	}
 }
 
