@@ -19,7 +19,8 @@ const (
 
 // Board is where sessions about one topic, each with its peer, share out the
 // sealed segments that the replica lacks: each is asked of one peer, as many of
-// each peer as it is quick, and handed on in the order of the chain, whoever
+// each peer as it is quick, and two at first of one that is alone, so that one
+// comes while the next is read; and handed on in the order of the chain, whoever
 // brought it. What comes before its turn waits here, within bounds, once it is
 // known to be what the manifest names and signed by the chain: nobody can be
 // blamed later. A session that has nothing left to claim asks for the segment
@@ -108,6 +109,17 @@ func (b *Board) budget(c *cold) bool {
 		guess = c.bytes / c.turn
 	}
 	return b.ahead+(b.claims+1)*guess <= maxAhead
+}
+
+// most is how many segments a session may have asked for at once, of whom so
+// many came.
+func (b *Board) most(chains []*cold, came int) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.ContainsFunc(chains, func(c *cold) bool { return len(c.users) > 1 }) {
+		came = max(1, came)
+	}
+	return min(maxClaims, 1+came)
 }
 
 // claim gives s the next segment to ask for. busy: it waits for others that it

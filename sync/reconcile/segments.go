@@ -154,7 +154,7 @@ func (s *Session) onManifest(m Manifest) error {
 func (s *Session) fetch() {
 	p := s.pass
 	want := Want{Ranges: []Range{}}
-	for p.claimed < min(maxClaims, 1+p.pieces) {
+	for most := s.board.most(p.colds, p.pieces); p.claimed < most; {
 		c, piece, r := s.board.claim(s, p.colds, p.claimed > 0)
 		if c == nil {
 			break

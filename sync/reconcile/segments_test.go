@@ -69,31 +69,56 @@ func step(wires []*wire, draw func(n int) int) bool {
 // anyOf draws the same each time.
 func anyOf() func(int) int { return rand.New(rand.NewPCG(1, 2)).IntN }
 
-// TestColdShared: two peers bring a chain together, each about half of it, and
-// neither brings what the other did, but for the last segment.
+// TestColdShared: two peers bring a chain together, each a good part of it, and
+// neither brings what the other did, but for the last segments: in whatever order
+// messages arrive, these are two on average.
 func TestColdShared(t *testing.T) {
+	const orders, envelopes = 30, 64
+	var sent [2]int
+	for order := range uint64(orders) {
+		w, chains := longPool()
+		full := func() *memory { return w.newMemory().with(chains[1], envelopes) }
+		a, board := w.newMemory(), NewBoard()
+		wires := []*wire{a.join(t, w, full(), "one", board), a.join(t, w, full(), "two", board)}
+		for draw := rand.New(rand.NewPCG(order, 2)).IntN; step(wires, draw); {
+		}
+		for i, x := range wires {
+			if r := x.side[0].Result(); !x.done[0] || !r.Equal || x.errs[0] != nil {
+				t.Fatalf("order %d, peer %d: %+v, %v", order, i, r, x.errs[0])
+			}
+			sent[i] += x.side[1].Result().Sent
+		}
+		if !board.idle() {
+			t.Errorf("order %d: left on the board: %+v", order, board)
+		}
+	}
+	if all := orders * envelopes; sent[0]+sent[1] > orders*(envelopes+12) || min(sent[0], sent[1]) < all/4 {
+		t.Errorf("%d envelopes were sent to bring %d", sent, all)
+	}
+}
+
+// TestColdAlone: of one peer two segments are asked for at once, of each of two
+// one until it has brought it.
+func TestColdAlone(t *testing.T) {
 	w, chains := longPool()
 	full := func() *memory { return w.newMemory().with(chains[1], 64) }
 	a, board := w.newMemory(), NewBoard()
-	wires := []*wire{a.join(t, w, full(), "one", board), a.join(t, w, full(), "two", board)}
-	for draw := anyOf(); step(wires, draw); {
-	}
-	sent := 0
-	for i, x := range wires {
-		if r := x.side[0].Result(); !x.done[0] || !r.Equal || x.errs[0] != nil {
-			t.Fatalf("peer %d: %+v, %v", i, r, x.errs[0])
+	asked := func(x *wire) int {
+		x.bend = func(_ int, m Msg) []Msg {
+			if _, run := m.(Envelopes); run {
+				return nil
+			}
+			return []Msg{m}
 		}
-		n := x.side[1].Result().Sent
-		if n < 16 {
-			t.Errorf("peer %d sent %d of 64", i, n)
+		for draw := anyOf(); step([]*wire{x}, draw); {
 		}
-		sent += n
+		return x.side[0].pass.claimed
 	}
-	if sent > 64+8 {
-		t.Errorf("%d envelopes were sent to bring 64", sent)
+	if n := asked(a.join(t, w, full(), "one", board)); n != 2 {
+		t.Errorf("%d segments are asked of one peer at first, want 2", n)
 	}
-	if !board.idle() {
-		t.Errorf("left on the board: %+v", board)
+	if n := asked(a.join(t, w, full(), "two", board)); n != 1 {
+		t.Errorf("%d segments are asked of another at first, want 1", n)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -25,8 +26,9 @@ type ReplicateOptions struct {
 
 // BenchReplicate measures how an empty node is filled from a full one, two
 // processes on one machine. A round begins when the newcomer says that it has
-// joined, which is when its first session begins, and ends when it holds the same digest and has shown it to the full one,
-// hands out sampled records of the right version, and has acknowledged a
+// joined, which is when its first session begins, and ends when it has handed
+// out the sampled records, asked for one after the other from the beginning on,
+// holds the same digest and has shown it to the full one, and has acknowledged a
 // record of its own: that is synced to disk, and with it all that was stored
 // before. The join comes apart.
 //
@@ -215,14 +217,6 @@ func (b *replication) round(ctx context.Context, name string) error {
 		return err
 	}
 	equal := time.Since(joined)
-	if err := b.sample(ctx, n); err != nil {
-		return err
-	}
-	wired := loopbackBytes() - wire
-	st, err := n.Status(ctx)
-	if err != nil {
-		return err
-	}
 	rec, err := sizedRecord(0)
 	if err != nil {
 		return err
@@ -231,6 +225,11 @@ func (b *replication) round(ctx context.Context, name string) error {
 		return fmt.Errorf("write a record of its own: %w", err)
 	}
 	b.filled = append(b.filled, time.Since(joined))
+	wired := loopbackBytes() - wire
+	st, err := n.Status(ctx)
+	if err != nil {
+		return err
+	}
 	b.Progress(fmt.Sprintf("equal after %.1f ms, synced after %.1f", ms(equal), ms(b.filled[len(b.filled)-1])))
 	b.cpu = append(b.cpu, cpuOf(n.cmd.Process.Pid)-cpu)
 	b.fullCPU = append(b.fullCPU, cpuOf(b.full.cmd.Process.Pid)-fullCPU)
@@ -243,27 +242,18 @@ func (b *replication) round(ctx context.Context, name string) error {
 	return b.restart(ctx, n)
 }
 
-// await asks for the record written last until it is there, and then until the
-// newcomer holds what the full node does, and knows it: a status costs more.
+// await asks for the sampled records, the one written last at the end, each until
+// the newcomer hands out its version, and then until the newcomer holds what the
+// full node does, and knows it: a status costs more.
 func (b *replication) await(ctx context.Context, n *node) error {
 	l, err := connect(ctx, n)
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	last := l.question(space.URI{Space: b.id, Author: b.full.DID, Path: numberedPost(b.Entries - 1)})
-	for {
-		body, err := l.ask(ctx, last)
-		if err != nil {
+	for _, i := range slices.Sorted(maps.Keys(b.cids)) {
+		if err := b.sample(ctx, l, i); err != nil {
 			return err
-		}
-		if body != nil {
-			break
-		}
-		select {
-		case <-time.After(replicatePoll):
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
 	for {
@@ -285,18 +275,30 @@ func (b *replication) await(ctx context.Context, n *node) error {
 	}
 }
 
-// sample asks for some of the records.
-func (b *replication) sample(ctx context.Context, n *node) error {
-	for i, cid := range b.cids {
-		rec, err := n.Record(ctx, b.id, b.full.DID, numberedPost(i))
+// sample asks for a record until it is there.
+func (b *replication) sample(ctx context.Context, l *line, i int) error {
+	ask := l.question(space.URI{Space: b.id, Author: b.full.DID, Path: numberedPost(i)})
+	for {
+		body, err := l.ask(ctx, ask)
 		if err != nil {
 			return fmt.Errorf("record %d: %w", i, err)
 		}
-		if rec.CID != cid {
-			return fmt.Errorf("record %d is %v, it was written as %v", i, rec.CID, cid)
+		if body != nil {
+			got, err := versionOf(body)
+			if err == nil && got != b.cids[i] {
+				err = fmt.Errorf("it is %v, it was written as %v", got, b.cids[i])
+			}
+			if err != nil {
+				return fmt.Errorf("record %d: %w", i, err)
+			}
+			return nil
+		}
+		select {
+		case <-time.After(replicatePoll):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 // restart measures how long the node takes to say that it is ready with all it
