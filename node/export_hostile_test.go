@@ -34,7 +34,8 @@ func Take(n *Node, id space.ID) (*Loot, error) {
 	l := &Loot{
 		Host: n.self.peer, Keys: reconcile.NewFetchKey(slices.Clone(e.keys.Fetch())), Runs: map[envelope.ChainID][]envelope.Envelope{},
 	}
-	r := &replica{a: a, e: e, here: n.hasTopic}
+	r := &replica{a: a, e: e, cursor: a.store.Cursor(e.id), here: n.hasTopic}
+	defer r.cursor.Close()
 	if l.Summary, err = r.Summary(); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/control"
@@ -111,7 +112,7 @@ func (n *Node) sessionConfig(ctx context.Context, a *actor, ep *epoch, with peer
 	cfg := reconcile.Config{LocalPeer: []byte(n.host.ID()), RemotePeer: []byte(with)}
 	rand.Read(cfg.Nonce[:])
 	if a != nil {
-		r := &replica{ctx: ctx, a: a, e: ep, with: with, here: n.hasTopic}
+		r := &replica{ctx: ctx, a: a, e: ep, with: with, cursor: a.store.Cursor(ep.id), here: n.hasTopic}
 		cfg.Keys, cfg.Replica, cfg.Sink, cfg.Control = reconcile.NewFetchKey(ep.keys.Fetch()), r, r, r
 		about := n.talks.about(ep.id, n.hasTopic)
 		cfg.Earlier, cfg.Memory, cfg.Board = r, &about.memory, about.board
@@ -198,9 +199,8 @@ type replica struct {
 	with peer.ID
 	past []epochSet // what Since last told of
 
-	ahead  []envelope.Envelope // read from the store and not sent yet
-	coming *lookahead          // what follows them, being read; nil: nothing is
-	flight []*runIn            // under way to the space, see Submit
+	cursor *store.Cursor // through what is sent
+	flight []*runIn      // under way to the space, see Submit
 	landed []reconcile.Outcome
 
 	here func(envelope.TopicID) bool
@@ -209,6 +209,7 @@ type replica struct {
 var (
 	_ reconcile.Earlier    = (*replica)(nil)
 	_ reconcile.Replica    = (*replica)(nil)
+	_ reconcile.Idler      = (*replica)(nil)
 	_ reconcile.Sink       = (*replica)(nil)
 	_ reconcile.ControlLog = (*replica)(nil)
 	_ envelope.IDs         = (*replica)(nil)
@@ -288,10 +289,6 @@ func (r *replica) Chains() iter.Seq2[envelope.Chain, error] {
 	}
 }
 
-// readAhead is how much of a chain is read from the store at once: it opens the
-// same rows for every run that is cut from them.
-const readAhead = 1 << 20
-
 func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*envelope.Certificate, []envelope.Envelope, error) {
 	r.a.mu.RLock()
 	ch, ok := r.topic().Chain(chain)
@@ -300,55 +297,18 @@ func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*e
 		return nil, nil, nil
 	}
 	to = min(to, ch.Head.Seq)
-	if a := r.ahead; len(a) == 0 || a[0].Chain() != chain || a[0].Seq() != from || ch.Forked {
-		if err := r.fetch(chain, from, to, max(maxBytes, readAhead), ch.Forked); err != nil {
-			return nil, nil, err
-		}
+	if ch.Forked { // it may have been cut
+		r.cursor.Close()
 	}
-	n, size := 0, 0
-	for n < min(len(r.ahead), envelope.MaxRun) && r.ahead[n].Seq() <= to {
-		if size += r.ahead[n].Len(); size > maxBytes && n > 0 {
-			break
-		}
-		n++
+	envs, err := r.cursor.Run(chain, from, to, maxBytes)
+	if err != nil || from > 0 {
+		return nil, envs, err
 	}
-	envs := r.ahead[:n:n]
-	r.ahead = r.ahead[n:]
-	if from == 0 {
-		return &ch.Cert, envs, nil
-	}
-	return nil, envs, nil
+	return &ch.Cert, envs, nil
 }
 
-// lookahead is envelopes that are read while those before them are sent.
-type lookahead struct {
-	chain envelope.ChainID
-	from  uint64
-	done  chan struct{} // closed when the rest is set
-	envs  []envelope.Envelope
-	err   error
-}
-
-// fetch reads envelopes of a chain, and begins to read those that follow.
-func (r *replica) fetch(chain envelope.ChainID, from, to uint64, maxBytes int, forked bool) (err error) {
-	next := r.coming
-	r.coming = nil
-	if next != nil && next.chain == chain && next.from == from && !forked {
-		<-next.done
-		r.ahead, err = next.envs, next.err
-	} else {
-		r.ahead, err = r.a.store.Run(r.e.id, chain, from, to, maxBytes)
-	}
-	if n := len(r.ahead); err == nil && n > 0 && r.ahead[n-1].Seq() < to {
-		next = &lookahead{chain: chain, from: r.ahead[n-1].Seq() + 1, done: make(chan struct{})}
-		r.coming = next
-		go func() {
-			defer close(next.done)
-			next.envs, next.err = r.a.store.Run(r.e.id, chain, next.from, to, maxBytes)
-		}()
-	}
-	return err
-}
+// Idle lets go of what was read to be sent.
+func (r *replica) Idle() { r.cursor.Close() }
 
 // IDAt gives the heads of segments.
 func (r *replica) IDAt(chain envelope.ChainID, seq uint64) (envelope.ID, bool) {

@@ -196,7 +196,7 @@ func (c *conversation) told(res reconcile.Result) {
 		if res.Past == reconcile.PastEqual {
 			c.a.sharedPast(c.with, c.r.past)
 		}
-		c.r.past, c.r.ahead, c.r.coming = nil, nil, nil
+		c.r.past = nil
 	}
 	if c.once || !c.n.talks.stays(c.talk(), c.live) {
 		if err := c.s.CloseWrite(); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/sync/reconcile"
 )
@@ -109,7 +110,7 @@ func (r *Relay) config(ctx context.Context, t *topic, h host.Host, with peer.ID)
 		return cfg
 	}
 	key := h.Peerstore().PrivKey(h.ID())
-	v := &view{ctx: ctx, t: t, with: with}
+	v := &view{ctx: ctx, t: t, with: with, cursor: t.store.Cursor(t.id)}
 	cfg.Keys, cfg.Replica, cfg.Sink, cfg.Memory = reconcile.RelayKeys(t.described().Fetch, key.Sign), v, v, &t.memory
 	return cfg
 }
@@ -233,13 +234,15 @@ func (r *Relay) lead(ctx context.Context, t *topic, with peer.ID) error {
 
 // view shows a topic to one session.
 type view struct {
-	ctx  context.Context
-	t    *topic
-	with peer.ID
+	ctx    context.Context
+	t      *topic
+	with   peer.ID
+	cursor *store.Cursor // through what is sent
 }
 
 var (
 	_ reconcile.Replica = (*view)(nil)
+	_ reconcile.Idler   = (*view)(nil)
 	_ reconcile.Sink    = (*view)(nil)
 )
 
@@ -273,7 +276,10 @@ func (v *view) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*enve
 	if !ok {
 		return nil, nil, nil
 	}
-	run, err := v.t.store.Run(v.t.id, chain, from, min(to, c.Head.Seq), maxBytes)
+	if c.Forked { // it may have been cut
+		v.cursor.Close()
+	}
+	run, err := v.cursor.Run(chain, from, min(to, c.Head.Seq), maxBytes)
 	if err != nil || len(run) == 0 {
 		return nil, nil, err
 	}
@@ -282,6 +288,9 @@ func (v *view) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*enve
 	}
 	return nil, run, nil
 }
+
+// Idle lets go of what was read to be sent.
+func (v *view) Idle() { v.cursor.Close() }
 
 // Deliver hands a run in at the pace that the lease allows. What there is no
 // room for is refused, which is nobody's fault.

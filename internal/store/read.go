@@ -5,9 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
-	"math"
-
-	"github.com/syndtr/goleveldb/leveldb/util"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
@@ -88,57 +85,17 @@ func (s *Space) decodeChain(r *reader, topic envelope.TopicID, head []byte) (env
 // Run gives envelopes of a chain from seq from to seq to, both included, as
 // far as they are here without a gap and fit maxBytes; the first is given
 // whatever its size. None is no error.
-func (s *Space) Run(topic envelope.TopicID, chain envelope.ChainID, from, to uint64, maxBytes int) (run []envelope.Envelope, err error) {
-	r, err := s.store.reader()
-	if err != nil {
-		return nil, err
-	}
-	defer r.release()
-	p := s.key(func(b *blinder) []byte { return b.run(tableSegment, topic, chain) })
-	next, size := from, 0
-	within := prefix(p)
-	if last := from + runSeqs; to < math.MaxUint64 && last > from {
-		within.Limit = binary.BigEndian.AppendUint64(bytes.Clone(p), min(to+1, last))
-	}
-	for seg, err := range r.within(s.vault, within, p, from) {
-		if err != nil {
-			return nil, err
-		}
-		envs, err := envelope.ParseRun(seg.plain)
-		if err != nil {
-			return nil, fmt.Errorf("segment: %w: %w", ErrDamaged, err)
-		}
-		if envs[0].Seq() > next {
-			return run, nil
-		}
-		for _, e := range envs {
-			if e.Seq() != next {
-				continue
-			}
-			if size += e.Len(); next > to || (size > maxBytes && len(run) > 0) {
-				return run, nil
-			}
-			run = append(run, e)
-			next++
-		}
-	}
-	return run, nil
+func (s *Space) Run(topic envelope.TopicID, chain envelope.ChainID, from, to uint64, maxBytes int) ([]envelope.Envelope, error) {
+	t := &trail{s: s, topic: topic, chain: chain, next: from}
+	defer t.rest()
+	return t.read(to, maxBytes)
 }
-
-// runSeqs is how far behind its first a run is looked for: each table that may
-// hold of it is read where the range begins in it.
-const runSeqs = 4096
 
 // segments gives the numbered rows with prefix p, from the one that may hold
 // number from.
 func (r *reader) segments(v *vault, p []byte, from uint64) iter.Seq2[row, error] {
-	return r.within(v, prefix(p), p, from)
-}
-
-// within is segments in a range of the prefix, which ends behind from.
-func (r *reader) within(v *vault, within *util.Range, p []byte, from uint64) iter.Seq2[row, error] {
 	return func(yield func(row, error) bool) {
-		it := r.seek(within, binary.BigEndian.AppendUint64(bytes.Clone(p), from))
+		it := r.seek(prefix(p), binary.BigEndian.AppendUint64(bytes.Clone(p), from))
 		defer it.Release()
 		for ; it.Valid(); it.Next() {
 			plain, err := v.open(it.Key(), it.Value())

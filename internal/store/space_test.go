@@ -234,6 +234,7 @@ func (n *naive) compare(rt *rapid.T, s *Space) {
 			limit := rapid.SampledFrom([]int{0, 2000, 100_000, 1 << 30}).Draw(rt, "limit")
 			run, err := s.Run(c.topic, c.chain.ID, from, to, limit)
 			equal(n.t, "run", []any{run, err}, []any{naiveRun(envs, from, to, limit), nil})
+			n.follow(rt, s, c, from, to)
 			id, ok, err := s.IDAt(c.topic, c.chain.ID, from)
 			var want envelope.ID
 			if from < uint64(len(envs)) {
@@ -267,6 +268,28 @@ func (n *naive) compare(rt *rapid.T, s *Space) {
 	equal(n.t, "frames missing", len(n.outbox), 0)
 	audit, err := s.Audit(n.t.Context(), true)
 	equal(n.t, "audit", []any{audit, err}, []any{&Audit{}, nil})
+}
+
+// follow reads on with one cursor: whatever is asked of it, it gives the beginning
+// of what is here, and something of it.
+func (n *naive) follow(rt *rapid.T, s *Space, c *chainMaker, from, to uint64) {
+	envs := n.envs[c.chain.ID]
+	cur := s.Cursor(c.topic)
+	defer cur.Close()
+	for from <= to {
+		limit := rapid.SampledFrom([]int{0, 2000, 100_000}).Draw(rt, "limit of the cursor")
+		end := from + rapid.SampledFrom([]uint64{0, 1, 100, to - from}).Draw(rt, "asked for")
+		want := naiveRun(envs, from, end, limit)
+		run, err := cur.Run(c.chain.ID, from, end, limit)
+		if err != nil || len(run) > len(want) || len(run) == 0 && len(want) > 0 {
+			n.t.Fatalf("%d of %d envelopes from %d: %v", len(run), len(want), from, err)
+		}
+		equal(n.t, "run of a cursor", run, want[:len(run):len(run)])
+		if len(run) == 0 {
+			return
+		}
+		from += uint64(len(run)) + rapid.SampledFrom([]uint64{0, 0, 0, 0, 1, 70}).Draw(rt, "passed over")
+	}
 }
 
 func naiveRun(envs []envelope.Envelope, from, to uint64, limit int) (run []envelope.Envelope) {

@@ -336,7 +336,7 @@ func (s *Session) settle() error {
 func (s *Session) finish(equal bool) error {
 	s.res.Equal, s.res.PeerCount = equal, s.theirs.Count
 	s.res.Stalled = !equal && s.res.Received == 0 && s.res.Sent == 0 && !s.shared && !s.cut
-	s.board.leave(s)
+	s.End()
 	s.pass, s.eager, s.phase = nil, agreement{}, idle
 	if !equal || s.cfg.Memory == nil {
 		return nil

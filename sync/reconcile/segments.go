@@ -234,6 +234,11 @@ func (s *Session) giveUp() {
 	s.say(Want{Ranges: []Range{}, Last: true})
 }
 
-// End takes the session off the Board it shares with others. Run and Live do
-// it; whoever drives a Session by hand does it when it is over.
-func (s *Session) End() { s.board.leave(s) }
+// End takes the session off the Board it shares with others, and tells an Idler.
+// Run and Live do it; whoever drives a Session by hand does it when it is over.
+func (s *Session) End() {
+	s.board.leave(s)
+	if r, ok := s.cfg.Replica.(Idler); ok {
+		r.Idle()
+	}
+}

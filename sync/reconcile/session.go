@@ -32,6 +32,10 @@ type Replica interface {
 	Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*envelope.Certificate, []envelope.Envelope, error)
 }
 
+// Idler is a Replica that holds something to be asked by: it hears when it is
+// not asked any more for a while, at the end of a round and of the session.
+type Idler interface{ Idle() }
+
 // Delivered is what became of a run.
 type Delivered struct {
 	Accepted  int // new here

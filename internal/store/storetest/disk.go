@@ -40,8 +40,10 @@ type Disk struct {
 	syncs  map[storage.FileType]int // by kind of file
 	// written counts bytes by kind of file.
 	written map[storage.FileType]int
-	failAt  int // the number of the op that fails, and all after it until Heal; 0 is never
-	fail    error
+	// read counts bytes by kind of file.
+	read   map[storage.FileType]int
+	failAt int // the number of the op that fails, and all after it until Heal; 0 is never
+	fail   error
 }
 
 // file is what reading sees, and what is on disk. Both are the same outside of
@@ -100,7 +102,7 @@ const Sector = 512
 func NewDisk() *Disk {
 	return &Disk{
 		files: make(map[storage.FileDesc]*file),
-		syncs: make(map[storage.FileType]int), written: make(map[storage.FileType]int),
+		syncs: make(map[storage.FileType]int), written: make(map[storage.FileType]int), read: make(map[storage.FileType]int),
 	}
 }
 
@@ -177,6 +179,13 @@ func (d *Disk) Written(t storage.FileType) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.written[t]
+}
+
+// Read is how many bytes were read from files of a kind, at a place in them.
+func (d *Disk) Read(t storage.FileType) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.read[t]
 }
 
 // Edit changes the files of a kind, behind everybody's back.
@@ -328,7 +337,22 @@ func (s *files) Open(fd storage.FileDesc) (storage.Reader, error) {
 		io.ReadSeeker
 		io.ReaderAt
 		io.Closer
-	}{bytes.NewReader(f.data), bytes.NewReader(f.data), io.NopCloser(nil)}, nil
+	}{bytes.NewReader(f.data), &counted{s.disk(), fd.Type, bytes.NewReader(f.data)}, io.NopCloser(nil)}, nil
+}
+
+// counted is a file that is read at places.
+type counted struct {
+	d  *Disk
+	of storage.FileType
+	io.ReaderAt
+}
+
+func (c *counted) ReadAt(b []byte, at int64) (int, error) {
+	n, err := c.ReaderAt.ReadAt(b, at)
+	c.d.mu.Lock()
+	defer c.d.mu.Unlock()
+	c.d.read[c.of] += n
+	return n, err
 }
 
 func (s *files) Create(fd storage.FileDesc) (storage.Writer, error) {
