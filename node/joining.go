@@ -174,6 +174,7 @@ func (n *Node) settleIn(j *joined, w seal.Welcome, keeper peer.AddrInfo, name st
 	defer release()
 	n.learnAll(w.IdentityLog, j.rosterHead)
 	n.book.learn(j.state.SpaceID, keeper)
+	n.book.saw(keeper.ID, time.Now())
 	n.meet(j.state.SpaceID, w.Addrs)
 	rec := j.record()
 	rec.Name = name

@@ -1,12 +1,14 @@
 package node
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,18 +151,71 @@ func TestPart(t *testing.T) {
 	}
 }
 
+// hole is an address that swallows what it is sent.
+func hole(t *testing.T) multiaddr.Multiaddr {
+	t.Helper()
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", c.LocalAddr().(*net.UDPAddr).Port))
+}
+
+// TestHangingDials: while dials hang, a relay that is named and the peers of a
+// space that is joined are dialled; those that hang are not dialled once more.
+func TestHangingDials(t *testing.T) {
+	a, b, relay := newPerson(t), newPerson(t), newPerson(t)
+	book := newPeerBook("me", func([32]byte, peer.AddrInfo) {}, func(peer.ID, time.Time) {})
+	old, joined := [32]byte{1}, [32]byte{2}
+	for i := range 2 * dialsAtOnce {
+		id, err := peer.IDFromBytes(append([]byte{0, 4}, fmt.Sprintf("%04d", i)...)) // an identity multihash
+		if err != nil {
+			t.Fatal(err)
+		}
+		book.load(old, peer.AddrInfo{ID: id, Addrs: []multiaddr.Multiaddr{hole(t)}})
+	}
+	var named atomic.Pointer[peer.AddrInfo]
+	r := newRedialer(a.host, book, nil, func() [][32]byte { return [][32]byte{old, joined} }, slog.New(slog.DiscardHandler))
+	r.relays = func() []peer.AddrInfo { return nil }
+	r.dialled = func() []peer.AddrInfo {
+		if p := named.Load(); p != nil {
+			return []peer.AddrInfo{*p}
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); r.run(ctx) }()
+	waitFor(t, func() bool { return len(r.wake) == 0 })
+	start := time.Now()
+	book.learn(joined, peer.AddrInfo{ID: b.host.ID(), Addrs: b.host.Addrs()})
+	named.Store(&peer.AddrInfo{ID: relay.host.ID(), Addrs: relay.host.Addrs()})
+	r.poke()
+	waitFor(t, func() bool { return connectedTo(a.host, b.host.ID()) && connectedTo(a.host, relay.host.ID()) })
+	if took := time.Since(start); took >= addrTimeout {
+		t.Errorf("took %v, as long as a dial that hangs", took)
+	}
+	cancel()
+	<-done
+	hanging := 0
+	for p := range r.flying {
+		if book.knows(old, p) {
+			hanging++
+		}
+	}
+	if hanging > wantPeers+1 {
+		t.Errorf("%d dials in the air for a space that wants %d", hanging, wantPeers)
+	}
+}
+
 // TestManyOldAddresses: a peer is found at its newest address though it had
 // many before, all of which swallow what they are sent.
 func TestManyOldAddresses(t *testing.T) {
 	a, b := newPerson(t), newPerson(t)
 	addrs := slices.Clone(b.host.Addrs())
 	for len(addrs) < maxBookAddrs {
-		hole, err := net.ListenPacket("udp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { hole.Close() })
-		addrs = append(addrs, multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", hole.LocalAddr().(*net.UDPAddr).Port)))
+		addrs = append(addrs, hole(t))
 	}
 	if err := a.redial.try(t.Context(), peer.AddrInfo{ID: b.host.ID(), Addrs: addrs}); err != nil {
 		t.Error(err)

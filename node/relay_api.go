@@ -128,7 +128,7 @@ func (k *relayKeeper) show(s *xrpc.RelayStatus, p berth, set epochSet) {
 	switch {
 	case t.err != nil:
 		s.LastError = t.err.Error()
-	case t.hides > 0:
+	case t.hides > 1: // once may be on its way
 		s.LastError = fmt.Sprintf("it signed for %d entries and gives %d so far", s.Signed, set.count)
 	case s.SignedAt != 0 && !s.HoldsAll && t.wanted && time.Since(time.UnixMilli(s.SignedAt)) > lagAllowed:
 		s.LastError = fmt.Sprintf("it has not signed for all %d entries yet", set.count)

@@ -23,15 +23,13 @@ import (
 
 const (
 	relayDeadline = 30 * time.Second // one request
-	receiptGap    = 10 * time.Second // between two receipts of one topic
-	receiptAfter  = time.Second      // from a round with a relay to its receipt
 	leaseRenew    = 3                // a lease is renewed when a third of its time is left
 	leaseBack     = 10 * time.Minute // after a relay refused
 	leaseDelay    = 3 * time.Second  // members leave new leases to the keepers for so long
 	standIdle     = time.Hour        // a topic at a relay is looked at so often at least
 	descriptorFor = 990 * 24 * time.Hour
 	retentionWish = 400 // days
-	hidesAfter    = 3   // receipts in a row that sign for more than is given
+	hidesAfter    = 3   // receipts in a row that sign for more than is given, receiptGap apart
 )
 
 // berth names a topic at a relay: the relay by the peer id that the log names.
@@ -48,9 +46,26 @@ type tenancy struct {
 	fresh  bool      // the lease was asked for since the relay was connected
 	shown  time.Time // the relay last showed the set that we hold
 	asked  time.Time // for a receipt
+	pace   pace      // of receipts
 	wanted bool      // a receipt is
 	hides  int       // receipts in a row that sign for more than is given
+	hid    time.Time // the last of these that counted
 	err    error     // of the last visit
+}
+
+// short takes whether a receipt signs for more than the relay gives, and
+// reports whether that is one too many. Receipts that follow each other closely
+// count as one: what they sign for may be on its way here.
+func (s *tenancy) short(more bool, now time.Time) bool {
+	switch {
+	case !more:
+		s.hides, s.hid = 0, time.Time{}
+		return false
+	case now.Sub(s.hid) >= receiptGap:
+		s.hides++
+		s.hid = now
+	}
+	return s.hides >= hidesAfter
 }
 
 // relayKeeper keeps the topics of this node's spaces at their relays: it takes
@@ -186,7 +201,7 @@ func (k *relayKeeper) connected(r peer.ID) {
 	for p, s := range k.at {
 		if p.relay == r {
 			s.fresh, s.due, found = false, time.Now(), true
-			s.asked, s.wanted = time.Time{}, s.wanted || len(s.Last) > 0 // before it is filled again
+			s.asked, s.pace, s.wanted = time.Time{}, pace{}, s.wanted || len(s.Last) > 0 // before it is filled again
 		}
 	}
 	k.mu.Unlock()
@@ -207,7 +222,7 @@ func (k *relayKeeper) moved(a *actor) {
 			k.n.reconcile(a.sid, r)
 		}
 	}
-	k.want(a.sid, e.id, "", 2*receiptAfter)
+	k.want(a.sid, e.id, "", receiptSoon)
 }
 
 // want makes a receipt due at a relay, or at all of them.
@@ -220,7 +235,7 @@ func (k *relayKeeper) want(sid [32]byte, topic envelope.TopicID, of peer.ID, aft
 			continue
 		}
 		due := time.Now().Add(after)
-		if earliest := s.asked.Add(receiptGap); due.Before(earliest) {
+		if earliest := s.pace.next(); due.Before(earliest) {
 			due = earliest
 		}
 		if s.wanted = true; due.Before(s.due) {
@@ -308,7 +323,7 @@ func (k *relayKeeper) put(places []berth, err error) {
 		case err != nil:
 			s.due = time.Now().Add(jitter(receiptGap))
 		case s.wanted:
-			s.due = s.asked.Add(receiptGap)
+			s.due = time.Now().Add(max(receiptSoon, time.Until(s.pace.next())))
 		default:
 			s.due = time.Now().Add(jitter(standIdle))
 		}
@@ -373,7 +388,7 @@ func (v *visit) run(ctx context.Context) error {
 	if err := v.pages(); err != nil {
 		return err
 	}
-	if s := v.now(); s.wanted && time.Since(s.asked) >= receiptGap {
+	if s := v.now(); s.wanted && !time.Now().Before(s.pace.next()) {
 		return v.receipt()
 	}
 	return nil
@@ -496,12 +511,10 @@ func (v *visit) receipt() error {
 	var caught, behind bool
 	err = v.change(func(s *tenancy) {
 		s.asked, s.wanted = now, false
+		s.pace.take(now)
 		caught = s.hear(r, true, forked, now)
 		more := before == after && r.Count > after.count && !s.shown.IsZero()
-		if s.hides++; !more {
-			s.hides = 0
-		}
-		if s.hides >= hidesAfter {
+		if s.short(more, now) {
 			said := r.Bytes()
 			caught = s.charged(charge{Kind: chargeHides, At: uint64(now.UnixMilli()), Said: said, Then: []byte{}, Held: after.count}) || caught
 		}
