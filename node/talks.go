@@ -62,22 +62,43 @@ func (t *talks) of(k talk) *reconcile.Live {
 	return t.open[k].Live
 }
 
-// enter notes a stream from its first word on, so that rounds begun on either
-// side meet on one. Of two that were opened at once both sides go on with the
-// one whose opener has the lower peer id: the answer, if it is not l. One on
-// another connection gives way: its peer may have crashed and come back.
-func (t *talks) enter(k talk, l *reconcile.Live, opener peer.ID, conn network.Conn) (rival *reconcile.Live) {
+// offer notes a stream of ours before its first word. If there is one by now,
+// which the peer opened meanwhile, that is the answer: nobody heard of ours.
+func (t *talks) offer(k talk, l *reconcile.Live, self peer.ID, conn network.Conn) (rival *reconcile.Live) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old, ok := t.open[k]
-	if ok && old.conn == conn && bytes.Compare([]byte(old.opener), []byte(opener)) <= 0 {
+	if old, ok := t.open[k]; ok {
 		return old.Live
 	}
+	t.set(k, kept{l, self, conn})
+	return nil
+}
+
+// admit notes a stream that the peer opened, at its first word, so that rounds
+// begun on either side meet on one. Of two that were opened at once both sides go
+// on with the one whose opener has the lower peer id. If that is another than l,
+// it is not ok; if it is l, ours is the loser, which is to be closed. One on
+// another connection gives way: its peer may have crashed and come back.
+func (t *talks) admit(k talk, l *reconcile.Live, conn network.Conn) (loser *reconcile.Live, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, known := t.open[k]
+	order := bytes.Compare([]byte(old.opener), []byte(k.peer))
+	if known && old.conn == conn && order <= 0 {
+		return nil, false
+	}
+	t.set(k, kept{l, k.peer, conn})
+	if known && order > 0 {
+		return old.Live, true
+	}
+	return nil, true
+}
+
+func (t *talks) set(k talk, s kept) {
 	if t.open == nil {
 		t.open = map[talk]kept{}
 	}
-	t.open[k] = kept{l, opener, conn}
-	return nil
+	t.open[k] = s
 }
 
 // stays reports whether a stream is to stay open after a round.
@@ -232,7 +253,7 @@ func (n *Node) lead(ctx context.Context, a *actor, ep *epoch, with peer.ID, once
 		return reconcile.Result{}, err
 	}
 	c.once = once
-	if l := n.talks.enter(k, c.live, n.host.ID(), s.Conn()); l != nil {
+	if l := n.talks.offer(k, c.live, n.host.ID(), s.Conn()); l != nil {
 		s.Reset()
 		return l.Lead(ctx)
 	}
@@ -273,9 +294,15 @@ func (n *Node) serveSync(s network.Stream) {
 		s.Reset()
 		return
 	}
-	if a != nil && n.talks.enter(c.talk(), c.live, from, s.Conn()) != nil {
-		s.Reset()
-		return
+	if a != nil {
+		loser, ok := n.talks.admit(c.talk(), c.live, s.Conn())
+		if !ok {
+			s.Reset()
+			return
+		}
+		if loser != nil {
+			loser.Close()
+		}
 	}
 	if err := c.run(n.ctx); err != nil {
 		if a != nil {
