@@ -169,13 +169,20 @@ func (a *account) take(raw []byte, l identity.List) error {
 
 // mergeAccounts is a, the newer one, with what only b knows.
 func mergeAccounts(a, b identity.Account) identity.Account {
+	spaces, devices := map[[32]byte]bool{}, map[identity.DeviceID]bool{}
+	for _, s := range a.Spaces {
+		spaces[s.Space] = true
+	}
+	for _, d := range a.Devices {
+		devices[d.ID] = true
+	}
 	for _, s := range b.Spaces {
-		if !slices.ContainsFunc(a.Spaces, func(x identity.AccountSpace) bool { return x.Space == s.Space }) {
+		if !spaces[s.Space] {
 			a.Spaces = append(a.Spaces, s)
 		}
 	}
 	for _, d := range b.Devices {
-		if !slices.ContainsFunc(a.Devices, func(x identity.AccountDevice) bool { return x.ID == d.ID }) {
+		if !devices[d.ID] {
 			a.Devices = append(a.Devices, d)
 		}
 	}
@@ -240,13 +247,9 @@ func (n *Node) refreshAccount() error {
 	if a.list.Gen == puk.Gen() {
 		version = max(version, a.list.Version+1)
 	}
-	raw, err := st.SealList(rand.Reader, n.self.device, puk, version, next)
-	if errors.Is(err, space.ErrTooLarge) {
-		for i := range next.Spaces { // addresses can be found again
-			next.Spaces[i].Addrs = next.Spaces[i].Addrs[:min(1, len(next.Spaces[i].Addrs))]
-		}
-		raw, err = st.SealList(rand.Reader, n.self.device, puk, version, next)
-	}
+	raw, err := sealFitting(&next, func(x identity.Account) ([]byte, error) {
+		return st.SealList(rand.Reader, n.self.device, puk, version, x)
+	})
 	if errors.Is(err, space.ErrTooLarge) {
 		a.unfit = shape // said once: the list stays what it was
 	}
@@ -262,6 +265,21 @@ func (n *Node) refreshAccount() error {
 	}
 	a.raw, a.list, a.plain, a.stale, a.shape = raw, l, next, false, shape
 	return nil
+}
+
+// sealFitting seals an account with fewer and fewer of its spaces' addresses
+// until it fits: they can be found again, in the end from the owner's other
+// devices.
+func sealFitting(a *identity.Account, seal func(identity.Account) ([]byte, error)) (raw []byte, err error) {
+	for _, most := range []int{identity.MaxListAddrs, 1, 0} {
+		for i := range a.Spaces {
+			a.Spaces[i].Addrs = a.Spaces[i].Addrs[:min(most, len(a.Spaces[i].Addrs))]
+		}
+		if raw, err = seal(*a); !errors.Is(err, space.ErrTooLarge) {
+			break
+		}
+	}
+	return raw, err
 }
 
 // shape is a hash of what makes a new list: the spaces with their names, and

@@ -3,9 +3,11 @@ package node
 import (
 	"crypto/rand"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/kithnet/kith/internal/keyfile"
+	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/identity"
 )
 
@@ -61,5 +63,25 @@ func TestTakeList(t *testing.T) {
 	again, err := openAccount(keys, s)
 	if err != nil || len(again.plain.Spaces) != 1 || again.list.Version != 7 {
 		t.Errorf("%d spaces of version %d, %v", len(again.plain.Spaces), again.list.Version, err)
+	}
+}
+
+// TestSealFitting: addresses are left out of a list until it fits, and no more
+// of them than that.
+func TestSealFitting(t *testing.T) {
+	for _, c := range []struct{ fits, want, tries int }{{8, 8, 1}, {7, 1, 2}, {0, 0, 3}, {-1, 0, 3}} {
+		a := identity.Account{Spaces: []identity.AccountSpace{
+			{Addrs: slices.Repeat([]string{"x"}, identity.MaxListAddrs)}, {Addrs: []string{}},
+		}}
+		tries := 0
+		_, err := sealFitting(&a, func(x identity.Account) ([]byte, error) {
+			if tries++; len(x.Spaces[0].Addrs) > c.fits {
+				return nil, space.ErrTooLarge
+			}
+			return nil, nil
+		})
+		if (err == nil) != (c.fits >= 0) || len(a.Spaces[0].Addrs) != c.want || tries != c.tries {
+			t.Errorf("%d fit: %d addresses after %d tries, %v", c.fits, len(a.Spaces[0].Addrs), tries, err)
+		}
 	}
 }

@@ -2,8 +2,10 @@ package identity
 
 import (
 	"bytes"
+	"compress/flate"
 	"crypto/cipher"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -16,14 +18,16 @@ import (
 
 // The caps of an account.
 const (
-	MaxList         = 1 << 20 // bytes of a sealed list
-	MaxListSpaces   = 10_000  // spaces in it
-	MaxListDevices  = 200     // devices in it, those that were revoked too
-	MaxListAddrs    = 8       // addresses of a space, or of a device
-	maxListText     = 1 << 10 // bytes of a name, an address, a URI
-	minListSize     = 1 << 10 // what the smallest list is padded to
-	listVersion     = 1
-	listSealVersion = 1
+	MaxList        = 1 << 20 // bytes of a sealed list
+	MaxListSpaces  = 10_000  // spaces in it
+	MaxListDevices = 200     // devices in it, those that were revoked too
+	MaxListAddrs   = 8       // addresses of a space, or of a device
+	maxListText    = 1 << 10 // bytes of a name, an address, a URI
+	minListSize    = 1 << 10 // what the smallest list is padded to
+	maxListBody    = 8 << 20 // bytes of an account
+	listVersion    = 1
+	listPlain      = 1 // version of a list that holds the account as it is
+	listPacked     = 2 // of one that holds it in DEFLATE
 )
 
 // Account is what a person's devices need besides the identity log to take
@@ -62,11 +66,12 @@ type AccountSpace struct {
 
 // List is a sealed Account as nodes keep it for its owner:
 //
-//	[1, C, u32 generation, u64 version, device, box, sig]
+//	[1 or 2, C, u32 generation, u64 version, device, box, sig]
 //
 // box is nonce 24 ‖ XChaCha20-Poly1305 under KDF(PUK_g, "puk/list"), with
 // AAD C ‖ u32 generation ‖ u64 version, of u32 length ‖ DRISL ‖ zeros, padded
-// so that the size tells little. sig is Sign(device, "ilist", every byte
+// so that the size tells little. In a list of version 2, which is one whose
+// DRISL is too large, it stands in parts, under DEFLATE (RFC 1951). sig is Sign(device, "ilist", every byte
 // before it). Of two the one of the higher generation is newer, then the one
 // of the higher version.
 type List struct {
@@ -90,28 +95,119 @@ func (s State) SealList(rand io.Reader, dev Device, puk PUK, version uint64, a A
 	if err := a.check(); err != nil {
 		return nil, fmt.Errorf("seal list: %w", err)
 	}
+	l := List{Ver: listPlain, C: s.C, Gen: puk.Gen(), Version: version, Device: dev.ID()}
 	body, err := space.Marshal(&a)
+	if errors.Is(err, space.ErrTooLarge) || err == nil && paddedSize(4+len(body)) > MaxList-listOverhead {
+		l.Ver = listPacked
+		body, err = a.pack()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("seal list: %w", err)
 	}
-	l := List{Ver: listSealVersion, C: s.C, Gen: puk.Gen(), Version: version, Device: dev.ID()}
+	plain := make([]byte, paddedSize(4+len(body)))
+	if len(plain) > MaxList-listOverhead {
+		return nil, fmt.Errorf("seal list: %w: %d bytes, at most %d", space.ErrTooLarge, len(plain), MaxList-listOverhead)
+	}
+	binary.BigEndian.PutUint32(plain, uint32(len(body)))
+	copy(plain[4:], body)
 	l.Box = make([]byte, chacha20poly1305.NonceSizeX, MaxList)
 	if _, err := io.ReadFull(rand, l.Box); err != nil {
 		return nil, fmt.Errorf("seal list: %w", err)
 	}
-	plain := make([]byte, paddedSize(4+len(body)))
-	binary.BigEndian.PutUint32(plain, uint32(len(body)))
-	copy(plain[4:], body)
 	l.Box = puk.listAEAD().Seal(l.Box, l.Box, plain, l.aad())
 	raw, err := space.Marshal(&l)
 	if err != nil {
 		return nil, fmt.Errorf("seal list: %w", err)
 	}
-	if len(raw) > MaxList {
-		return nil, fmt.Errorf("seal list: %w: %d bytes, at most %d", space.ErrTooLarge, len(raw), MaxList)
-	}
 	copy(raw[len(raw)-64:], space.Sign(dev.Sig(), space.LabelIDList, raw[:len(raw)-sigItem]))
 	return raw, nil
+}
+
+// listOverhead bounds what is in a list beside the padded account.
+const listOverhead = 256
+
+// partSpaces is how many spaces stand in one part of a packed account.
+const partSpaces = 100
+
+// pack is the account in parts, each u32 length ‖ account, in DEFLATE. The
+// devices are in the first, and of the spaces partSpaces are in each.
+func (a Account) pack() ([]byte, error) {
+	var all []byte
+	rest := a.Spaces
+	for {
+		part := a
+		part.Spaces = rest[:min(len(rest), partSpaces)]
+		b, err := space.Marshal(&part)
+		if err != nil {
+			return nil, err
+		}
+		all = append(binary.BigEndian.AppendUint32(all, uint32(len(b))), b...)
+		rest, a.Devices = rest[len(part.Spaces):], []AccountDevice{}
+		if len(rest) == 0 {
+			break
+		}
+	}
+	if len(all) > maxListBody {
+		return nil, fmt.Errorf("an account of %d bytes: %w", len(all), space.ErrTooLarge)
+	}
+	return deflate(all)
+}
+
+// unpackAccount undoes pack.
+func unpackAccount(b []byte) (Account, error) {
+	var a Account
+	all, err := inflate(b)
+	if err != nil {
+		return a, err
+	}
+	for first := true; first || len(all) > 0; first = false {
+		if len(all) < 4 || uint64(binary.BigEndian.Uint32(all)) > uint64(len(all)-4) {
+			return a, fmt.Errorf("part of an account: %w: length", space.ErrMalformed)
+		}
+		end := 4 + int(binary.BigEndian.Uint32(all))
+		var part Account
+		if err := space.Unmarshal(all[4:end], &part); err != nil {
+			return a, fmt.Errorf("part of an account: %w", err)
+		}
+		switch {
+		case first:
+			a = part
+		case part.Ver != a.Ver || part.LogSeq != a.LogSeq || !bytes.Equal(part.DIDKey, a.DIDKey) || len(part.Devices) > 0:
+			return a, fmt.Errorf("part of an account: %w: of another one", space.ErrMalformed)
+		case len(a.Spaces)%partSpaces != 0 || len(part.Spaces) == 0:
+			return a, fmt.Errorf("part of an account: %w", space.ErrNotCanonical)
+		default:
+			a.Spaces = append(a.Spaces, part.Spaces...)
+		}
+		all = all[end:]
+	}
+	return a, nil
+}
+
+func deflate(b []byte) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := flate.NewWriter(&out, flate.BestCompression)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	return out.Bytes(), err
+}
+
+// inflate undoes deflate, of an account's size at most and without a word
+// behind it.
+func inflate(b []byte) ([]byte, error) {
+	in := bytes.NewReader(b)
+	out, err := io.ReadAll(io.LimitReader(flate.NewReader(in), maxListBody+1))
+	switch {
+	case err != nil || in.Len() > 0:
+		return nil, fmt.Errorf("DEFLATE: %w", space.ErrMalformed)
+	case len(out) > maxListBody:
+		return nil, fmt.Errorf("DEFLATE: %w", space.ErrTooLarge)
+	}
+	return out, nil
 }
 
 // ParseList checks size and form, not whose it is.
@@ -123,7 +219,7 @@ func ParseList(raw []byte) (List, error) {
 	if err := space.Unmarshal(raw, &l); err != nil {
 		return l, fmt.Errorf("sealed list: %w", err)
 	}
-	if l.Ver != listSealVersion {
+	if l.Ver != listPlain && l.Ver != listPacked {
 		return l, fmt.Errorf("sealed list: %w: version %d", space.ErrUnsupported, l.Ver)
 	}
 	if l.Gen == 0 || l.Gen > maxGeneration || len(l.Box) < chacha20poly1305.NonceSizeX+minListSize+chacha20poly1305.Overhead {
@@ -192,7 +288,12 @@ func (l List) Open(s State, puk PUK) (Account, error) {
 	if len(plain) != paddedSize(end) || len(bytes.Trim(plain[end:], "\x00")) > 0 {
 		return a, fmt.Errorf("sealed list: %w: padding", space.ErrNotCanonical)
 	}
-	if err := space.Unmarshal(plain[4:end], &a); err != nil {
+	if l.Ver == listPacked {
+		a, err = unpackAccount(plain[4:end])
+	} else {
+		err = space.Unmarshal(plain[4:end], &a)
+	}
+	if err != nil {
 		return a, fmt.Errorf("sealed list: %w", err)
 	}
 	return a, a.check()

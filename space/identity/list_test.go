@@ -2,7 +2,11 @@ package identity
 
 import (
 	"bytes"
+	"encoding/base32"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
 	"reflect"
 	"slices"
 	"strings"
@@ -100,6 +104,120 @@ func TestListRefused(t *testing.T) {
 	}
 	if _, err := ParseList(make([]byte, MaxList+1)); !errors.Is(err, space.ErrTooLarge) {
 		t.Errorf("over the cap: %v", err)
+	}
+}
+
+// TestLargeList: ten thousand spaces of one's own fit, with an address each; what
+// does not fit packed either is refused with a word.
+func TestLargeList(t *testing.T) {
+	s, rng := alice().State, testRand(33)
+	text := func(n int) string {
+		b := make([]byte, n)
+		if _, err := io.ReadFull(rng, b); err != nil {
+			t.Fatal(err)
+		}
+		return base32.StdEncoding.EncodeToString(b)
+	}
+	a := testAccount()
+	a.Spaces = nil
+	for i := range MaxListSpaces {
+		p := AccountSpace{
+			URI:     "at://" + string(s.DID) + "/space/com.example.notes/" + strings.ToLower(text(8)),
+			Name:    fmt.Sprintf("notes %d", i),
+			Addrs:   []string{fmt.Sprintf("/ip4/192.0.2.%d/udp/4001/quic-v1/p2p/12D3KooW%056d", i%100, i%100)},
+			HeadSeq: uint64(i), Head: [32]byte([]byte(text(20))),
+		}
+		if _, err := io.ReadFull(rng, p.Space[:]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(rng, p.Head[:]); err != nil {
+			t.Fatal(err)
+		}
+		a.Spaces = append(a.Spaces, p)
+	}
+	raw, err := s.SealList(testRand(34), alice().Device, alice().PUK, 1, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := must[List](t)(ParseList(raw))
+	if err := l.Check(s); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.Open(s, alice().PUK); err != nil || !reflect.DeepEqual(got, a) {
+		t.Errorf("%d spaces, want %d, %v", len(got.Spaces), len(a.Spaces), err)
+	}
+	for i := range a.Spaces {
+		a.Spaces[i].Name = text(64)
+	}
+	if _, err := s.SealList(testRand(34), alice().Device, alice().PUK, 1, a); !errors.Is(err, space.ErrTooLarge) {
+		t.Errorf("a list that does not fit: %v", err)
+	}
+	t.Logf("%d bytes", len(raw))
+}
+
+// TestInflate: a list says no more than an account may, and nothing behind it.
+func TestInflate(t *testing.T) {
+	good := must[[]byte](t)(deflate([]byte("account")))
+	bomb := must[[]byte](t)(deflate(make([]byte, maxListBody+1)))
+	for name, c := range map[string]struct {
+		in []byte
+		is error
+	}{
+		"good":    {good, nil},
+		"trailer": {append(bytes.Clone(good), 0), space.ErrMalformed},
+		"cut":     {good[:len(good)-1], space.ErrMalformed},
+		"none":    {nil, space.ErrMalformed},
+		"bomb":    {bomb, space.ErrTooLarge},
+	} {
+		if _, err := inflate(c.in); !errors.Is(err, c.is) {
+			t.Errorf("%s: %v, want %v", name, err, c.is)
+		}
+	}
+}
+
+// TestPacked: an account comes out of its parts as it went in, and parts that do
+// not make one account are none.
+func TestPacked(t *testing.T) {
+	a := testAccount()
+	a.Spaces = slices.Repeat(a.Spaces, partSpaces) // two parts
+	one, two := a, a
+	one.Spaces, two.Spaces, two.Devices = a.Spaces[:partSpaces], a.Spaces[partSpaces:], []AccountDevice{}
+	short, other, again := one, two, two
+	short.Spaces = one.Spaces[:1]
+	other.LogSeq++
+	again.Devices = a.Devices
+	none := two
+	none.Spaces = []AccountSpace{}
+	packed := must[[]byte](t)(a.pack())
+	if got, err := unpackAccount(packed); err != nil || !reflect.DeepEqual(got, a) {
+		t.Errorf("%d spaces, %v", len(got.Spaces), err)
+	}
+	parts := func(all ...Account) []byte {
+		var out []byte
+		for _, p := range all {
+			b := must[[]byte](t)(space.Marshal(&p))
+			out = append(binary.BigEndian.AppendUint32(out, uint32(len(b))), b...)
+		}
+		return out
+	}
+	if !bytes.Equal(packed, must[[]byte](t)(deflate(parts(one, two)))) {
+		t.Error("other parts than expected")
+	}
+	for name, c := range map[string]struct {
+		in []byte
+		is error
+	}{
+		"no part":          {nil, space.ErrMalformed},
+		"a short part":     {parts(short, two), space.ErrNotCanonical},
+		"an empty part":    {parts(one, none), space.ErrNotCanonical},
+		"of another":       {parts(one, other), space.ErrMalformed},
+		"devices twice":    {parts(one, again), space.ErrMalformed},
+		"a byte too many":  {append(parts(one, two), 0), space.ErrMalformed},
+		"a length too far": {parts(one, two)[:100], space.ErrMalformed},
+	} {
+		if _, err := unpackAccount(must[[]byte](t)(deflate(c.in))); !errors.Is(err, c.is) {
+			t.Errorf("%s: %v, want %v", name, err, c.is)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -277,7 +278,11 @@ func (k *killing) agree(ctx context.Context, epoch uint64) {
 		}
 	}
 	slices.Sort(want)
-	err := until(ctx, func() error {
+	var slow sync.Once
+	err := until(ctx, func() (err error) {
+		if time.Since(start) > 5*time.Second {
+			defer slow.Do(func() { k.t.Logf("slow: %v%s", err, k.scene(ctx)) })
+		}
 		var digest string
 		for _, name := range k.in {
 			_, s, err := k.node(name).status(ctx, k.id)
@@ -311,4 +316,20 @@ func (k *killing) agree(ctx context.Context, epoch uint64) {
 			}
 		}
 	}
+}
+
+// scene is whom everybody is connected with and how the last rounds went.
+func (k *killing) scene(ctx context.Context) string {
+	var b strings.Builder
+	for _, name := range k.in {
+		st, s, err := k.node(name).status(ctx, k.id)
+		fmt.Fprintf(&b, "\n%s: %v, peer %s, connected with", name, err, st.PeerID)
+		for _, p := range st.Peers {
+			fmt.Fprintf(&b, " %s (%v ago)", p.PeerID, time.Since(time.UnixMilli(p.Since)).Round(time.Millisecond))
+		}
+		for _, r := range s.Rounds {
+			fmt.Fprintf(&b, "\n\tround %+v", r)
+		}
+	}
+	return b.String()
 }
