@@ -58,6 +58,7 @@ type meeting struct {
 	running  bool
 	standing standing // of its party when it began
 	again    bool     // asked for while running
+	anew     bool     // the peer connected while running
 	held     bool     // was due when there was no room
 	failures int
 	last     time.Time // end of the last session
@@ -138,10 +139,18 @@ func (g *agenda) put(y *party, a *meeting, at time.Time) {
 	}
 }
 
-// welcome says that a peer has connected: it is tried once, whatever was.
+// welcome says that a peer has connected: it is tried once, whatever was, and
+// whatever becomes of the sessions on a connection from before.
 func (g *agenda) welcome(p peer.ID, now time.Time) {
-	if y := g.peers[p]; y != nil && y.until.After(now) {
+	y := g.peers[p]
+	if y == nil {
+		return
+	}
+	if y.until.After(now) {
 		y.until = now
+	}
+	for _, a := range y.all {
+		a.anew = a.running
 	}
 }
 
@@ -235,19 +244,21 @@ func (g *agenda) done(e exchange, how ending, now time.Time) (silent int) {
 	g.running--
 	g.count(a.standing, -1)
 	a.running, a.last = false, now
-	again := a.again
-	a.again = false
+	again, anew := a.again, a.anew
+	a.again, a.anew = false, false
 	switch how {
-	case gotNothing:
-		a.failures++
-		y.failures++
-		y.until = now.Add(g.pause(y.failures))
+	case gotNothing, wasRefused:
+		if anew { // of the connection before
+			g.put(y, a, now.Add(g.gap))
+			break
+		}
+		if a.failures++; how == gotNothing {
+			y.failures++
+			y.until = now.Add(g.pause(y.failures))
+		}
 		g.put(y, a, now.Add(g.pause(a.failures)))
 	case wentUnequal:
 		y.proven, y.failures = true, 0
-		a.failures++
-		g.put(y, a, now.Add(g.pause(a.failures)))
-	case wasRefused:
 		a.failures++
 		g.put(y, a, now.Add(g.pause(a.failures)))
 	case tookLong:

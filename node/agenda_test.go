@@ -249,6 +249,31 @@ func TestAgendaDoubtful(t *testing.T) {
 	}
 }
 
+// A session on a connection from before fails when its peer has connected anew;
+// that says nothing of the peer, and the next follows after the gap.
+func TestAgendaConnectedAnew(t *testing.T) {
+	g := testAgenda(1000)
+	now := time.Unix(1e9, 0)
+	e := exchangeOf(0, 0)
+	for _, how := range []ending{gotNothing, wasRefused} {
+		for _, anew := range []bool{false, true, true, false} {
+			g.want(e, now)
+			if _, ok, _ := g.next(now); !ok {
+				t.Fatal("it does not run")
+			}
+			if anew {
+				g.welcome(e.peer, now)
+			}
+			g.done(e, how, now)
+			_, _, wake := g.next(now)
+			if soon := wake.Sub(now) == g.gap; soon != anew {
+				t.Errorf("ending %d, connected anew %t: the next after %v", how, anew, wake.Sub(now))
+			}
+			now = now.Add(time.Hour)
+		}
+	}
+}
+
 // crowd is peers of all sorts, as a scheduler runs sessions with them.
 type crowd struct {
 	mu   sync.Mutex

@@ -604,7 +604,7 @@ func (n *Node) heartbeat(ctx context.Context) {
 		peers := n.host.Network().Peers()
 		n.shield(peers...)
 		for _, p := range peers {
-			n.book.saw(p, time.Now())
+			n.book.sees(p, time.Now())
 		}
 		for _, r := range n.all() {
 			for _, p := range n.book.of(r.sid) {

@@ -35,7 +35,7 @@ type peerBook struct {
 const (
 	maxBookPeers = 512             // peers remembered for one space
 	maxBookAddrs = 12              // addresses remembered for one peer
-	seenEvery    = 2 * time.Minute // how exactly it is remembered when a peer was last here
+	seenEvery    = 2 * time.Minute // how often it is noted that a peer is still here
 )
 
 func newPeerBook(self peer.ID, save func([32]byte, peer.AddrInfo), note func(peer.ID, time.Time)) *peerBook {
@@ -45,17 +45,27 @@ func newPeerBook(self peer.ID, save func([32]byte, peer.AddrInfo), note func(pee
 	}
 }
 
-// saw notes that a peer is connected now, if some space knows it: after a
-// restart it is the likeliest to be there still.
+// saw notes that a peer has connected, if some space knows it: after a restart
+// it is the likeliest to be there still.
 func (b *peerBook) saw(p peer.ID, now time.Time) {
 	b.mu.Lock()
-	due := now.Sub(b.seen[p]) >= seenEvery && b.inSome(p)
-	if due {
+	in := b.inSome(p)
+	if in {
 		b.seen[p] = now
 	}
 	b.mu.Unlock()
-	if due {
+	if in {
 		b.note(p, now)
+	}
+}
+
+// sees notes that a peer is connected still.
+func (b *peerBook) sees(p peer.ID, now time.Time) {
+	b.mu.Lock()
+	due := now.Sub(b.seen[p]) >= seenEvery
+	b.mu.Unlock()
+	if due {
+		b.saw(p, now)
 	}
 }
 
@@ -88,10 +98,11 @@ func (b *peerBook) meet(space [32]byte, p peer.AddrInfo) {
 	}
 }
 
-// learn adds what is new of p to the space's peers.
-func (b *peerBook) learn(space [32]byte, p peer.AddrInfo) {
+// learn adds what is new of p to the space's peers, and reports whether there
+// was anything.
+func (b *peerBook) learn(space [32]byte, p peer.AddrInfo) bool {
 	if p.ID == b.self || len(p.Addrs) == 0 {
-		return
+		return false
 	}
 	b.mu.Lock()
 	peers := b.spaces[space]
@@ -116,6 +127,7 @@ func (b *peerBook) learn(space [32]byte, p peer.AddrInfo) {
 	if fresh {
 		b.save(space, peer.AddrInfo{ID: p.ID, Addrs: addrs})
 	}
+	return fresh
 }
 
 // longestGone is one of those peers that were not here for longest. mu is held.
@@ -263,7 +275,9 @@ func (n *Node) addrs(sid [32]byte) (own, others []string) {
 
 func (n *Node) meet(sid [32]byte, addrs []string) {
 	for _, p := range parsePeers(addrs) {
-		n.book.learn(sid, p)
+		if n.book.learn(sid, p) {
+			n.redial.moved(p.ID)
+		}
 	}
 	n.redial.poke()
 }

@@ -209,6 +209,45 @@ func TestHangingDials(t *testing.T) {
 	}
 }
 
+// TestMovedPeer: who is heard of at another address is dialled there at once,
+// whatever became of dials to the old one, and whatever becomes of one that is
+// under way.
+func TestMovedPeer(t *testing.T) {
+	var sid [32]byte
+	book := crowdBook(sid, 1)
+	p := book.of(sid)[0].ID
+	r := newRedialer(newPerson(t).host, book, nil, func() [][32]byte { return [][32]byte{sid} }, slog.New(slog.DiscardHandler))
+	r.dialled = func() []peer.AddrInfo { return nil }
+	now := time.Now()
+	due := func(want bool, when string) {
+		t.Helper()
+		r.hear()
+		if got := len(r.missing(now)) == 1; got != want {
+			t.Errorf("%s: dialled %t", when, got)
+		}
+	}
+	learn := func(port int) {
+		a := multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port))
+		if book.learn(sid, peer.AddrInfo{ID: p, Addrs: []multiaddr.Multiaddr{a}}) {
+			r.moved(p)
+		}
+	}
+	due(true, "at first")
+	r.failed(p, now)
+	due(false, "after it failed")
+	learn(1)
+	due(false, "heard of where it was")
+	learn(2)
+	due(true, "heard of elsewhere")
+	r.flying[p] = true
+	learn(3)
+	due(false, "while it is dialled")
+	r.land(landing{p, net.ErrClosed}, now)
+	due(true, "after that failed")
+	r.failed(p, now)
+	due(false, "after it failed there too")
+}
+
 // TestManyOldAddresses: a peer is found at its newest address though it had
 // many before, all of which swallow what they are sent.
 func TestManyOldAddresses(t *testing.T) {

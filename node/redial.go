@@ -26,8 +26,9 @@ type redialer struct {
 	log     *slog.Logger
 	wake    chan struct{}
 
-	mu    sync.Mutex            // guards rests
+	mu    sync.Mutex            // guards what follows
 	rests map[peer.ID]time.Time // peers not to be dialled until then
+	news  map[peer.ID]bool      // peers of which another address came
 
 	// Owned by run.
 	flying  map[peer.ID]bool // peers that are being dialled
@@ -53,7 +54,7 @@ const (
 func newRedialer(h host.Host, book *peerBook, always []peer.AddrInfo, spaces func() [][32]byte, log *slog.Logger) *redialer {
 	return &redialer{
 		h: h, book: book, spaces: spaces, always: always, log: log,
-		wake: make(chan struct{}, 1), rests: map[peer.ID]time.Time{}, flying: map[peer.ID]bool{}, backoff: map[peer.ID]*dialBackoff{}, probed: map[[32]byte]time.Time{},
+		wake: make(chan struct{}, 1), rests: map[peer.ID]time.Time{}, news: map[peer.ID]bool{}, flying: map[peer.ID]bool{}, backoff: map[peer.ID]*dialBackoff{}, probed: map[[32]byte]time.Time{},
 	}
 }
 
@@ -62,6 +63,27 @@ func (r *redialer) poke() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
+	}
+}
+
+// moved says that a peer is somewhere else than where dials failed.
+func (r *redialer) moved(p peer.ID) {
+	r.mu.Lock()
+	r.news[p] = true
+	r.mu.Unlock()
+	r.poke()
+}
+
+// hear forgets how dials of peers went that have moved, but for those being
+// dialled where they were.
+func (r *redialer) hear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := range r.news {
+		if !r.flying[p] {
+			delete(r.news, p)
+			delete(r.backoff, p)
+		}
 	}
 }
 
@@ -81,11 +103,13 @@ func (r *redialer) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case l := <-landed:
-			r.land(l, time.Now())
-			continue
+			if r.land(l, time.Now()); !r.isNews(l.peer) {
+				continue
+			}
 		case <-timer.C:
 		case <-r.wake:
 		}
+		r.hear()
 		for _, p := range r.missing(time.Now()) {
 			r.flying[p.ID] = true
 			wg.Go(func() {
@@ -98,6 +122,12 @@ func (r *redialer) run(ctx context.Context) {
 		}
 		timer.Reset(jitter(redialEvery))
 	}
+}
+
+func (r *redialer) isNews(p peer.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.news[p]
 }
 
 // landing is how a dial ended.

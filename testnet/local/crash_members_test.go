@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -278,11 +277,14 @@ func (k *killing) agree(ctx context.Context, epoch uint64) {
 		}
 	}
 	slices.Sort(want)
-	var slow sync.Once
+	slow := 5 * time.Second
 	err := until(ctx, func() (err error) {
-		if time.Since(start) > 5*time.Second {
-			defer slow.Do(func() { k.t.Logf("slow: %v%s", err, k.scene(ctx)) })
-		}
+		defer func() {
+			if took := time.Since(start); err != nil && took > slow {
+				slow *= 2
+				k.t.Logf("not after %v: %v%s", took, err, k.scene(ctx))
+			}
+		}()
 		var digest string
 		for _, name := range k.in {
 			_, s, err := k.node(name).status(ctx, k.id)
