@@ -3,8 +3,8 @@
 // goleveldb directory.
 //
 // It promises: a Batch is there whole or not at all, whatever fails in
-// between; an Own commit that returned nil survives a power cut; a power cut
-// takes only a suffix of the commits of a store, never one from the middle
+// between; an Own commit that returned nil survives a power cut; a power cut, or
+// a kill, takes only a suffix of the commits of a store, never one from the middle
 // without Recovered saying so (a disk may write what is not synced in any order);
 // what was written reads back as it was or as an error, never as anything
 // else; after a failed write nothing is acknowledged until the disk has proved
@@ -22,7 +22,8 @@
 // rows each table of each space has, their sizes and those numbers.
 //
 // Logs under small synced commits are written ahead with zeros, see journal.go:
-// such a file is longer than its log.
+// such a file is longer than its log. A log is written to only when the one
+// before is on disk or in a table, see logs.go.
 //
 // The 2 KiB set hashes of topics and repos are not written with every commit:
 // reading one adds the envelopes or ops that were committed since. That those

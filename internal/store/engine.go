@@ -17,8 +17,6 @@ import (
 var markerKey = []byte{0, 'c'}
 
 const (
-	// slack is more than a marker needs in the write buffer.
-	slack = 4 << 10
 	// groupBytes bounds what one log record gathers from waiting writers.
 	groupBytes = 1 << 20
 	// retryAfter is how long a full disk is left alone.
@@ -28,11 +26,10 @@ const (
 // engine orders all writes of one database.
 //
 // goleveldb gathers concurrent synced writes by itself, but goes on writing
-// after a failed sync with sequence numbers that a replay then refuses, and
-// drops a log without syncing it when it begins the next. So writers queue
-// here, the first of the queue leads: it writes for all who wait, alone. After
-// a failure it writes nothing until heal; and it syncs a log before its last
-// bytes are used up, so that a crash always leaves a prefix of all commits.
+// after a failed sync with sequence numbers that a replay then refuses. So
+// writers queue here, the first of the queue leads: it writes for all who wait,
+// alone. After a failure it writes nothing until heal. That a crash leaves a
+// prefix of all commits across logs, logs.go sees to.
 type engine struct {
 	m    Medium
 	opts Options
@@ -52,11 +49,9 @@ type engine struct {
 	closed   bool
 
 	// The leader alone touches what follows.
-	merged  batch
-	number  uint64 // of the last commit
-	journal int64  // number of the current log
-	fill    int    // bytes in its write buffer, or more
-	dirty   bool   // something is written and not synced
+	merged batch
+	number uint64 // of the last commit
+	dirty  bool   // something is written and not synced
 
 	fault atomic.Pointer[fault] // stored by the leader
 }
@@ -95,8 +90,7 @@ func (e *engine) start(db *leveldb.DB, cause error) error {
 		e.fault.Store(&fault{err: cause, at: time.Now(), undo: new(batch)})
 		return nil
 	}
-	e.journal, err = e.m.Journal()
-	return err
+	return nil
 }
 
 func marker(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
@@ -249,40 +243,11 @@ func (e *engine) merge(group []*request) (b *batch, sync bool) {
 
 // put writes a batch and its marker.
 func (e *engine) put(b *batch, sync bool) error {
-	// The engine begins a new log when b does not fit its write buffer, and
-	// closes the old one unsynced. A marker fits: fill + slack was below it
-	// when the store last became dirty.
-	edge := e.fill+b.n+slack >= e.opts.WriteBufferBytes
-	if edge && e.dirty {
-		if err := e.append(new(batch), true); err != nil {
-			return err
-		}
-	}
-	if err := e.append(b, sync || edge); err != nil {
-		return err
-	}
-	if !edge {
-		return nil
-	}
-	journal, err := e.m.Journal()
-	if err != nil {
-		// b is durable if the new log's name is. Go on no further.
-		e.fault.Store(&fault{err: writeError(err), at: time.Now(), undo: new(batch)})
-		return nil
-	}
-	if journal != e.journal {
-		e.journal, e.fill = journal, b.n
-	}
-	return nil
-}
-
-func (e *engine) append(b *batch, sync bool) error {
 	b.Put(markerKey, marker(e.number+1))
 	if err := e.db.Write(b.engine(), &opt.WriteOptions{Sync: sync, NoWriteMerge: true}); err != nil {
 		return e.fail(b, err)
 	}
 	e.number++
-	e.fill += b.n
 	e.dirty = !sync
 	return nil
 }

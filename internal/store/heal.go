@@ -60,11 +60,6 @@ func (e *engine) prove(db *leveldb.DB, f *fault) error {
 		f.err, f.lost = fmt.Errorf("reopen: %w", err), true
 		return f.err
 	}
-	journal, err := e.m.Journal()
-	if err != nil {
-		f.err = writeError(err)
-		return f.err
-	}
 	undo := new(batch)
 	undo.add(f.undo) // a copy: a marker comes with it
 	undo.Put(markerKey, marker(n+1))
@@ -72,7 +67,7 @@ func (e *engine) prove(db *leveldb.DB, f *fault) error {
 		f.err = writeError(err)
 		return f.err
 	}
-	e.number, e.journal, e.fill, e.dirty = n+1, journal, undo.n, false
+	e.number, e.dirty = n+1, false
 	return nil
 }
 

@@ -47,35 +47,6 @@ type logFile interface {
 	Truncate(size int64) error
 }
 
-// logWriter writes a log. The engine uses it from one goroutine.
-type logWriter struct {
-	f     logFile
-	chunk int64
-	most  int64
-
-	end    int64 // of what was written
-	size   int64 // of the file, if it is beyond
-	synced int64 // end at the last sync
-	small  int   // small syncs in a row
-}
-
-func (w *logWriter) Write(b []byte) (int, error) {
-	n, err := w.f.WriteAt(b, w.end)
-	w.end += int64(n)
-	return n, err
-}
-
-func (w *logWriter) Sync() error {
-	if err := w.goAhead(); err != nil {
-		return err
-	}
-	if err := datasync(w.f); err != nil {
-		return err
-	}
-	w.synced = w.end
-	return nil
-}
-
 // goAhead writes zeros behind the end if what was there is used up. The sync
 // that follows makes them durable with the commit.
 func (w *logWriter) goAhead() error {
@@ -94,16 +65,6 @@ func (w *logWriter) goAhead() error {
 	}
 	w.size = size
 	return nil
-}
-
-// Close cuts off what was written ahead, for whoever reads the log by another
-// way. That this may not be durable is no harm.
-func (w *logWriter) Close() error {
-	var err error
-	if w.size > w.end {
-		err = w.f.Truncate(w.end)
-	}
-	return errors.Join(err, w.f.Close())
 }
 
 // logReader is a log up to its end.

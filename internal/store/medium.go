@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -31,7 +30,8 @@ type Options struct {
 	// with memory to spare scan faster with 64 MiB.
 	CacheBytes int
 	// WriteBufferBytes is how much is gathered in memory and in the log
-	// before it becomes a table, 8 MiB if zero. Twice that is in use at times.
+	// before it becomes a table, 8 MiB if zero. Three times that is in use at
+	// times.
 	WriteBufferBytes int
 	// RetryAfter is how long a full disk is left alone before a write looks at
 	// it again, half a second if zero; below zero every write looks.
@@ -44,26 +44,26 @@ type Options struct {
 // tests.
 type Medium interface {
 	// Files gives the files of the database. The engine holds them from Lock
-	// until it unlocks; then they are closed. Logs whose writers can also
-	// write at a place and truncate are written ahead.
+	// until it unlocks; then they are closed. The writers of logs have to
+	// write at a place and truncate as well, if a power cut is to leave a prefix
+	// of all commits.
 	Files(readOnly bool) (storage.Storage, error)
 	// Settle makes durable what the manifest says, and its name.
 	Settle() error
 	// Probe proves that n more bytes can be written and synced.
 	Probe(n int) error
-	// Journal makes the name of the newest log durable and gives its number.
-	Journal() (int64, error)
+	// Names makes the names of files durable.
+	Names() error
 }
 
 const (
 	defaultCache       = 8 << 20
 	defaultWriteBuffer = 8 << 20
-	// minWriteBuffer keeps slack (engine.go) small beside it.
-	minWriteBuffer = 64 << 10
-	openTables     = 192 // file descriptors kept for tables
-	filterBits     = 10  // Bloom filter bits a key
-	tableSize      = 4 << 20
-	levelSize      = 32 << 20 // of level 1; each further level has ten times that
+	minWriteBuffer     = 64 << 10
+	openTables         = 192 // file descriptors kept for tables
+	filterBits         = 10  // Bloom filter bits a key
+	tableSize          = 4 << 20
+	levelSize          = 32 << 20 // of level 1; each further level has ten times that
 	// Writers wait a millisecond each when this many tables overlap, and until
 	// they are compacted when there are half as many again. All keys being
 	// random, all new tables overlap.
@@ -175,23 +175,11 @@ func (d *disk) Probe(n int) (err error) {
 	return f.Sync()
 }
 
-func (d *disk) Journal() (int64, error) {
+func (d *disk) Names() error {
 	if d.dir == "" {
-		return 0, nil
+		return nil
 	}
-	files, err := listFiles(d.dir)
-	if err != nil {
-		return 0, err
-	}
-	var newest int64
-	for _, f := range files {
-		if s, ok := strings.CutSuffix(f, ".log"); ok {
-			if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-				newest = max(newest, n)
-			}
-		}
-	}
-	return newest, syncDir(d.dir)
+	return syncDir(d.dir)
 }
 
 // listFiles names the files of a directory; none if it is not there.

@@ -241,14 +241,8 @@ func (d *Disk) Probe(n int) error {
 	return errors.Join(err, w.Sync(), s.Remove(fd))
 }
 
-// Journal is the number of the newest log. Names are durable at once here.
-func (d *Disk) Journal() (newest int64, err error) {
-	fds, err := (*files)(d).List(storage.TypeJournal)
-	for _, fd := range fds {
-		newest = max(newest, fd.Num)
-	}
-	return newest, err
-}
+// Names does nothing: names are durable at once here.
+func (d *Disk) Names() error { return nil }
 
 // op counts an operation and says whether it fails. mu is held.
 func (d *Disk) op(name string, t storage.FileType) error {
