@@ -1,7 +1,10 @@
 package store
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
@@ -11,9 +14,10 @@ import (
 // before it decide. So it can be done before its turn, by any goroutine. What was
 // sealed and is not committed is thrown away.
 
-// SealedRun is the rows of a run, sealed before the commit that brings them.
+// SealedRun is the rows of a run, sealed before the commit that brings them. They
+// are of one use: once committed they are sealed anew.
 type SealedRun struct {
-	rows        batch
+	rows        *batch // nil: used
 	first, last envelope.ID
 }
 
@@ -29,14 +33,22 @@ func (s *Space) SealRun(run []envelope.Envelope) (*SealedRun, error) {
 	return &SealedRun{rows: w.keep(), first: run[0].ID(), last: run[len(run)-1].ID()}, nil
 }
 
+// free is for a run that was committed.
+func (r *SealedRun) free() {
+	if r != nil && r.rows != nil {
+		r.rows.free()
+		r.rows = nil
+	}
+}
+
 // of reports whether r is of this very run, which is linked: its ends tell.
 func (r *SealedRun) of(run []envelope.Envelope) bool {
-	return r != nil && len(run) > 0 && r.first == run[0].ID() && r.last == run[len(run)-1].ID()
+	return r != nil && r.rows != nil && len(run) > 0 && r.first == run[0].ID() && r.last == run[len(run)-1].ID()
 }
 
 // SealRecords seals the rows of records. What they say must not change after.
 func (s *Space) SealRecords(records []RecordRow) error {
-	w, err := s.vault.rows()
+	w, err := s.vault.rowsIn(new(batch))
 	if err != nil {
 		return fmt.Errorf("seal records: %w", err)
 	}
@@ -60,6 +72,33 @@ func (s *Space) SealRecords(records []RecordRow) error {
 		from = end
 	}
 	return nil
+}
+
+// recordMAC is where in a sealed record's row the bytes of its key begin in which
+// it differs from others of its author.
+const recordMAC = 1 + 1 + tagSize + 1 + groupSize
+
+// place is where a row stands that is to be sorted.
+type place struct {
+	mac uint64
+	at  int
+}
+
+// sealedRecords writes records if all are sealed: by ascending keys, those of one
+// key as they come. The engine sorts what is nearly sorted in half the time.
+func (w *rows) sealedRecords(records []RecordRow) bool {
+	order := make([]place, len(records))
+	for i := range records {
+		if records[i].sealed == nil {
+			return false
+		}
+		order[i] = place{binary.BigEndian.Uint64(records[i].sealed[recordMAC:]), i}
+	}
+	slices.SortFunc(order, func(a, b place) int { return cmp.Or(cmp.Compare(a.mac, b.mac), a.at-b.at) })
+	for _, p := range order {
+		w.batch.addRow(records[p.at].sealed)
+	}
+	return true
 }
 
 // What a row takes besides its longest part: key, nonce and tag, and the rest.

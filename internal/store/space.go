@@ -62,6 +62,9 @@ func (s *Space) Commit(c Class, b *Batch) error {
 		s.recent.forget(b)
 		return fmt.Errorf("commit: %w", err)
 	}
+	if b.Run != nil {
+		b.Run.Sealed.free()
+	}
 	return nil
 }
 
@@ -87,7 +90,7 @@ func (w *rows) run(r *RunRow) error {
 	w.plain = appendHead(w.plain[:0], topic, &r.Chain)
 	w.put(w.chain(tableHead, topic, r.Chain.ID), w.plain)
 	if r.Sealed.of(r.Envs) {
-		w.batch.add(&r.Sealed.rows)
+		w.batch.add(r.Sealed.rows)
 	} else {
 		w.envelopes(r.Envs)
 	}
@@ -184,13 +187,18 @@ func (w *rows) content(b *Batch, m *recent) {
 // recordShare is how many records are worth a goroutine.
 const recordShare = 64
 
-// records seals many records in several goroutines.
+// records seals many records in several goroutines, unless they are sealed.
 func (w *rows) records(records []RecordRow) {
 	w.batch.room(sizeOfRecords(records))
+	if w.sealedRecords(records) {
+		return
+	}
 	parts := min(len(records)/recordShare, runtime.GOMAXPROCS(0))
 	if parts > 1 && records[0].sealed != nil {
-		parts = 1 // all of them, or nearly
+		parts = 1 // most of them
 	}
+	n := len(records) / max(parts, 1)
+	first, rest := records[:n], records[n:]
 	var wg sync.WaitGroup
 	var helpers []*rows
 	for p := 1; p < parts; p++ {
@@ -199,17 +207,17 @@ func (w *rows) records(records []RecordRow) {
 			break
 		}
 		helpers = append(helpers, h)
-		n := len(records) / parts
-		share := records[:n]
-		records = records[n:]
+		share := rest[:n]
+		rest = rest[n:]
 		wg.Go(func() { h.someRecords(share) })
 	}
-	w.someRecords(records)
+	w.someRecords(first)
 	wg.Wait()
-	for _, h := range helpers {
+	for _, h := range helpers { // of one path the last has to come last
 		w.batch.add(h.batch)
 		h.free()
 	}
+	w.someRecords(rest)
 }
 
 func (w *rows) someRecords(records []RecordRow) {

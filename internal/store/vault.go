@@ -282,8 +282,10 @@ type rows struct {
 	count uint64
 }
 
-func (v *vault) rows() (*rows, error) {
-	r := &rows{v: v, blinder: v.blinder(), batch: newBatch()}
+func (v *vault) rows() (*rows, error) { return v.rowsIn(newBatch()) }
+
+func (v *vault) rowsIn(b *batch) (*rows, error) {
+	r := &rows{v: v, blinder: v.blinder(), batch: b}
 	rand.Read(r.nonce[:])
 	sub, err := chacha20.HChaCha20(v.enc[:], r.nonce[:])
 	if err != nil {
@@ -298,13 +300,15 @@ func (r *rows) free() {
 		r.plain = nil
 	}
 	r.v.done(r.blinder)
-	r.batch.free()
+	if r.batch != nil {
+		r.batch.free()
+	}
 }
 
 // keep takes the batch out of r, for longer than r lives.
-func (r *rows) keep() batch {
-	b := *r.batch
-	*r.batch = batch{}
+func (r *rows) keep() *batch {
+	b := r.batch
+	r.batch = nil
 	return b
 }
 
