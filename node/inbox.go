@@ -181,6 +181,7 @@ func (a *actor) take() (message, bool) {
 		return a.inbox.take()
 	}
 	m := a.pushed[0]
+	a.pushed[0] = nil // what was handled is no longer held
 	a.pushed = a.pushed[1:]
 	return m, true
 }

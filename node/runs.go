@@ -303,6 +303,7 @@ func (r *replica) Outcomes(all bool) []reconcile.Outcome {
 // land waits for the answer to the first run under way.
 func (r *replica) land() {
 	m := r.flight[0]
+	r.flight[0] = nil // the stream stays open for long
 	r.flight = r.flight[1:]
 	var got ingested
 	select {

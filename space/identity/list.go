@@ -110,7 +110,7 @@ func (s State) SealList(rand io.Reader, dev Device, puk PUK, version uint64, a A
 	}
 	binary.BigEndian.PutUint32(plain, uint32(len(body)))
 	copy(plain[4:], body)
-	l.Box = make([]byte, chacha20poly1305.NonceSizeX, MaxList)
+	l.Box = make([]byte, chacha20poly1305.NonceSizeX, chacha20poly1305.NonceSizeX+len(plain)+chacha20poly1305.Overhead)
 	if _, err := io.ReadFull(rand, l.Box); err != nil {
 		return nil, fmt.Errorf("seal list: %w", err)
 	}
