@@ -29,6 +29,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/kithnet/kith/internal/resident"
 	"github.com/kithnet/kith/relay"
 )
 
@@ -192,6 +193,9 @@ func (f *flags) serve(ctx context.Context, stdout, stderr io.Writer) error {
 	if m != nil {
 		say.Metrics = "http://" + m.Addr().String() + "/metrics"
 		go serveMetrics(m, r, log)
+	}
+	if err := resident.Settle(os.Getenv); err != nil {
+		log.Info("the memory that only the start needed is kept", "err", err)
 	}
 	if err := json.NewEncoder(stdout).Encode(say); err != nil {
 		return errors.Join(err, r.Close())

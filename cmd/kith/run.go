@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/term"
 
+	"github.com/kithnet/kith/internal/resident"
 	"github.com/kithnet/kith/node"
 	"github.com/kithnet/kith/relay"
 	"github.com/kithnet/kith/xrpc"
@@ -39,6 +41,9 @@ func (c *runCmd) Run(a *app) error {
 	if err := a.hereOnly(); err != nil {
 		return err
 	}
+	if c.Metrics == "" {
+		runtime.MemProfileRate = 0 // nobody could ask for the profile
+	}
 	var exempt []netip.Prefix
 	for _, e := range c.Exempt {
 		p, err := netip.ParsePrefix(e)
@@ -67,6 +72,9 @@ func (c *runCmd) Run(a *app) error {
 		log.Warn("the key file has no passphrase: whoever gets this disk can read everything")
 	}
 	return n.Run(a.ctx, func(r node.Ready) {
+		if err := resident.Settle(a.env); err != nil {
+			log.Info("the memory that only the start needed is kept", "err", err)
+		}
 		if err := json.NewEncoder(a.stdout).Encode(r); err != nil {
 			log.Error("say that the node is ready", "err", err)
 		}
