@@ -94,19 +94,45 @@ func (n *Node) supply(ctx context.Context, a *actor) error {
 		err, sendErr := ask(ctx, a, m, m.reply)
 		return errors.Join(err, sendErr)
 	}
-	if page, e, ok := a.missingPage(); ok {
-		if err := n.fetchObject(ctx, a, e, page); err == nil {
-			m := &readopt{reply: make(chan error, 1)}
-			err, sendErr := ask(ctx, a, m, m.reply)
-			if err = errors.Join(err, sendErr); err == nil {
-				return nil
-			}
+	page, e, paged := a.missingPage()
+	if paged && n.fetchObject(ctx, a, e, page) == nil {
+		m := &readopt{reply: make(chan error, 1)}
+		err, sendErr := ask(ctx, a, m, m.reply)
+		if errors.Join(err, sendErr) == nil {
+			return nil
 		}
 	}
-	if done, err := n.supplySent(ctx, a); done {
-		return err
+	done, err := n.supplySent(ctx, a)
+	if !done {
+		err = n.askKeepers(ctx, a)
 	}
-	return n.askKeepers(ctx, a)
+	if paged && err == nil {
+		n.spawn(func() { n.keepPage(ctx, a, e, page) })
+	}
+	return err
+}
+
+// pageTries is how often a page is asked for of which the keys came from a
+// keeper: within two minutes or so.
+const pageTries = 8
+
+// keepPage gets the own wrap page of an epoch after its keys: others whose keys
+// stand on it may find nobody else who has it.
+func (n *Node) keepPage(ctx context.Context, a *actor, e *epoch, page [32]byte) {
+	wait := needBase
+	for range pageTries {
+		if _, ok, err := a.store.Object(page); ok || err != nil || n.fetchObject(ctx, a, e, page) == nil {
+			return
+		}
+		t := time.NewTimer(jitter(wait))
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+			wait = min(2*wait, needMax)
+		}
+		t.Stop()
+	}
+	n.log.Debug("a wrap page was not to be had", "space", fingerprint(a.sid), "epoch", e.n+1)
 }
 
 // helpsItself reports whether the epoch in force is here with its issuer, and
