@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/space/envelope"
@@ -12,10 +13,10 @@ import (
 
 // To seal is most of the work of a commit, and asks for nothing that the commits
 // before it decide. So it can be done before its turn, by any goroutine. What was
-// sealed and is not committed is thrown away.
+// sealed and is not committed is thrown away; what is committed is used up, and its
+// memory is used again: rows that are committed once more are sealed anew.
 
-// SealedRun is the rows of a run, sealed before the commit that brings them. They
-// are of one use: once committed they are sealed anew.
+// SealedRun is the rows of a run, sealed before the commit that brings them.
 type SealedRun struct {
 	rows        *batch // nil: used
 	first, last envelope.ID
@@ -23,7 +24,7 @@ type SealedRun struct {
 
 // SealRun seals the rows of a consecutive run of one chain.
 func (s *Space) SealRun(run []envelope.Envelope) (*SealedRun, error) {
-	w, err := s.vault.rows()
+	w, err := s.vault.rowsFrom(&runBatches)
 	if err != nil {
 		return nil, fmt.Errorf("seal a run: %w", err)
 	}
@@ -33,11 +34,38 @@ func (s *Space) SealRun(run []envelope.Envelope) (*SealedRun, error) {
 	return &SealedRun{rows: w.keep(), first: run[0].ID(), last: run[len(run)-1].ID()}, nil
 }
 
-// free is for a run that was committed.
-func (r *SealedRun) free() {
-	if r != nil && r.rows != nil {
-		r.rows.free()
-		r.rows = nil
+// sealedRecords is the rows of records that were sealed together.
+type sealedRecords struct {
+	rows atomic.Pointer[batch] // nil: used up
+	left atomic.Int32          // records that were not committed
+}
+
+// ahead is the row of a record that was sealed ahead, or nil.
+func (r *RecordRow) ahead() []byte {
+	if r.sealed == nil {
+		return nil
+	}
+	rows := r.sealed.rows.Load()
+	if rows == nil {
+		return nil
+	}
+	return rows.raw[r.from:r.to]
+}
+
+// free is for a batch that was committed.
+func (b *Batch) free() {
+	if b.Run != nil && b.Run.Sealed != nil && b.Run.Sealed.rows != nil {
+		b.Run.Sealed.rows.free()
+		b.Run.Sealed.rows = nil
+	}
+	for i := range b.Records {
+		r := b.Records[i].sealed
+		if r == nil || r.left.Add(-1) > 0 {
+			continue
+		}
+		if rows := r.rows.Swap(nil); rows != nil {
+			rows.free()
+		}
 	}
 }
 
@@ -48,13 +76,13 @@ func (r *SealedRun) of(run []envelope.Envelope) bool {
 
 // SealRecords seals the rows of records. What they say must not change after.
 func (s *Space) SealRecords(records []RecordRow) error {
-	w, err := s.vault.rowsIn(new(batch))
+	w, err := s.vault.rowsFrom(&recordBatches)
 	if err != nil {
 		return fmt.Errorf("seal records: %w", err)
 	}
 	defer w.free()
 	w.batch.room(sizeOfRecords(records))
-	ends := make([]int, len(records))
+	all := new(sealedRecords)
 	var author space.DID
 	var group int
 	for i := range records {
@@ -63,14 +91,12 @@ func (s *Space) SealRecords(records []RecordRow) error {
 			author, group = r.Author, len(w.author(tableRecord, r.Author, groupSize))
 		}
 		w.plain = r.append(w.plain[:0])
+		r.from = uint32(len(w.batch.raw))
 		w.put(w.recordOf(group, author, r.Path), w.plain)
-		ends[i] = len(w.batch.raw)
+		r.sealed, r.to = all, uint32(len(w.batch.raw))
 	}
-	raw, from := w.keep().raw, 0
-	for i, end := range ends {
-		records[i].sealed = raw[from:end:end]
-		from = end
-	}
+	all.left.Store(int32(len(records)))
+	all.rows.Store(w.keep())
 	return nil
 }
 
@@ -89,14 +115,15 @@ type place struct {
 func (w *rows) sealedRecords(records []RecordRow) bool {
 	order := make([]place, len(records))
 	for i := range records {
-		if records[i].sealed == nil {
+		sealed := records[i].ahead()
+		if sealed == nil {
 			return false
 		}
-		order[i] = place{binary.BigEndian.Uint64(records[i].sealed[recordMAC:]), i}
+		order[i] = place{binary.BigEndian.Uint64(sealed[recordMAC:]), i}
 	}
 	slices.SortFunc(order, func(a, b place) int { return cmp.Or(cmp.Compare(a.mac, b.mac), a.at-b.at) })
 	for _, p := range order {
-		w.batch.addRow(records[p.at].sealed)
+		w.batch.addRow(records[p.at].ahead())
 	}
 	return true
 }

@@ -48,6 +48,34 @@ func TestSealedAhead(t *testing.T) {
 	})
 }
 
+// The rows of sealed records are of one use: whatever lies in their memory later,
+// and however often copies of them are committed, what they say is stored.
+func TestSealedRecordsAreUsedOnce(t *testing.T) {
+	sp := openMemory(t).Space(historyID, historyDEK)
+	const n = 50
+	make := func(from int) (rows []RecordRow) {
+		for i := range n {
+			rows = append(rows, RecordRow{Author: testAuthor, Path: testPath(from + i), Value: testRecord(t, fmt.Sprint(from+i))})
+		}
+		if err := sp.SealRecords(rows); err != nil {
+			t.Fatal(err)
+		}
+		return rows
+	}
+	first := make(0)
+	commit(t, sp, Derived, &Batch{Records: first[:n/2]})
+	commit(t, sp, Derived, &Batch{Records: first[:n/2]}) // counts for the second half
+	second := make(n)
+	commit(t, sp, Derived, &Batch{Records: first})
+	commit(t, sp, Derived, &Batch{Records: second})
+	for i := range 2 * n {
+		r, ok, err := sp.Record(testAuthor, testPath(i))
+		if err != nil || !ok || string(r.Value) != string(testRecord(t, fmt.Sprint(i))) {
+			t.Fatalf("record %d: %v, %v, %q", i, ok, err, r.Value)
+		}
+	}
+}
+
 // The rows of a sealed run are of one use: what lies in their memory later is no
 // part of a run that is committed again.
 func TestSealedRunIsUsedOnce(t *testing.T) {

@@ -15,6 +15,7 @@ type batch struct {
 	rows int
 	n    int // how much of the write buffer they take
 	last leveldb.Batch
+	pool *sync.Pool // it came from; of one that is freed
 }
 
 var _ leveldb.BatchReplay = (*batch)(nil)
@@ -80,13 +81,24 @@ func (b *batch) reset() {
 // pooledBytes is the most memory a batch keeps between uses.
 const pooledBytes = 4 << 20
 
-var batches = sync.Pool{New: func() any { return new(batch) }}
+// A batch is used again for what it was used for before: it has the size.
+var (
+	commitBatches = sync.Pool{New: func() any { return new(batch) }}
+	runBatches    = sync.Pool{New: func() any { return new(batch) }}
+	recordBatches = sync.Pool{New: func() any { return new(batch) }}
+)
 
-func newBatch() *batch { return batches.Get().(*batch) }
+func newBatch() *batch { return batchFrom(&commitBatches) }
+
+func batchFrom(pool *sync.Pool) *batch {
+	b := pool.Get().(*batch)
+	b.pool = pool
+	return b
+}
 
 func (b *batch) free() {
 	if cap(b.raw) <= pooledBytes {
 		b.reset()
-		batches.Put(b)
+		b.pool.Put(b)
 	}
 }

@@ -72,7 +72,8 @@ type RecordRow struct {
 	Leaf   space.Leaf
 	Value  space.Record
 
-	sealed []byte // by SealRecords
+	sealed   *sealedRecords // by SealRecords; nil: not
+	from, to uint32         // its place in there
 }
 
 // RepoRow is what an author's records add up to.

@@ -62,9 +62,7 @@ func (s *Space) Commit(c Class, b *Batch) error {
 		s.recent.forget(b)
 		return fmt.Errorf("commit: %w", err)
 	}
-	if b.Run != nil {
-		b.Run.Sealed.free()
-	}
+	b.free()
 	return nil
 }
 
@@ -194,7 +192,7 @@ func (w *rows) records(records []RecordRow) {
 		return
 	}
 	parts := min(len(records)/recordShare, runtime.GOMAXPROCS(0))
-	if parts > 1 && records[0].sealed != nil {
+	if parts > 1 && records[0].ahead() != nil {
 		parts = 1 // most of them
 	}
 	n := len(records) / max(parts, 1)
@@ -223,8 +221,8 @@ func (w *rows) records(records []RecordRow) {
 func (w *rows) someRecords(records []RecordRow) {
 	for i := range records {
 		r := &records[i]
-		if r.sealed != nil {
-			w.batch.addRow(r.sealed)
+		if sealed := r.ahead(); sealed != nil {
+			w.batch.addRow(sealed)
 			continue
 		}
 		w.plain = r.append(w.plain[:0])

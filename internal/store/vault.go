@@ -282,10 +282,10 @@ type rows struct {
 	count uint64
 }
 
-func (v *vault) rows() (*rows, error) { return v.rowsIn(newBatch()) }
+func (v *vault) rows() (*rows, error) { return v.rowsFrom(&commitBatches) }
 
-func (v *vault) rowsIn(b *batch) (*rows, error) {
-	r := &rows{v: v, blinder: v.blinder(), batch: b}
+func (v *vault) rowsFrom(pool *sync.Pool) (*rows, error) {
+	r := &rows{v: v, blinder: v.blinder(), batch: batchFrom(pool)}
 	rand.Read(r.nonce[:])
 	sub, err := chacha20.HChaCha20(v.enc[:], r.nonce[:])
 	if err != nil {
