@@ -276,9 +276,24 @@ func TestCheckNext(t *testing.T) {
 	bad[3].verified = false
 	for what, run := range map[string][]Envelope{
 		"nothing": nil, "a gap": c.run[6:9], "what is held": c.run[4:9], "a bad signature": bad, "another chain": other.run[:2],
+		"another branch": c.fork(3).grow(t, 2, 1).run[5:],
+		"a wrong number": {c.build(t, Header{Type: Entry, Topic: c.top, Chain: c.id, Seq: 6, Prev: c.run[4].ID()}, 256, nil)},
+		"another chain that links here": {
+			other.build(t, Header{Type: Entry, Topic: c.top, Chain: other.id, Seq: 5, Prev: c.run[4].ID()}, 256, nil),
+		},
 	} {
 		if _, ok := topic.CheckNext(&first, run, nil); ok {
 			t.Errorf("%s was taken", what)
+		}
+	}
+	for what, change := range map[string]func(*Advance){
+		"cuts": func(a *Advance) { a.Cut = true }, "leaves runs": func(a *Advance) { a.Left = [][]Envelope{other.run[:1]} },
+		"marks a fork": func(a *Advance) { a.Chain.Forked = true },
+	} {
+		prev := first
+		change(&prev)
+		if _, ok := topic.CheckNext(&prev, c.run[5:9], nil); ok {
+			t.Errorf("taken behind an advance that %s", what)
 		}
 	}
 	if _, ok := topic.CheckNext(&second, c.run[9:11], nil); ok {
@@ -294,8 +309,12 @@ func TestCheckNext(t *testing.T) {
 		t.Error("taken beside what waits")
 	}
 	accept(t, topic, nil, c.run[9:11])
-	topic.SetFinal(func(ChainID) (Head, bool) { return c.run[12].Head(), true })
-	if _, ok := topic.CheckNext(nil, c.run[12:], nil); ok {
+	next := c.grow(t, 1).run[13:]
+	if _, ok := topic.CheckNext(nil, next, nil); !ok {
+		t.Error("what goes on behind what waited was not taken")
+	}
+	topic.SetFinal(func(ChainID) (Head, bool) { return next[0].Head(), true })
+	if _, ok := topic.CheckNext(nil, next, nil); ok {
 		t.Error("taken where the log says what is final")
 	}
 }

@@ -52,7 +52,7 @@ func check(t interface{ Fatalf(string, ...any) }, b []byte) {
 }
 
 var pieces = []string{`{`, `}`, `[`, `]`, `,`, `:`, " ", "\n", `"`, `\`, `"a"`, `"\u0061"`, `"\ud83d\ude00"`, `"\ud83d"`, `"\ud83d\ue000"`, `"\uDE00x"`, `"\n\/"`, `"\x"`, `"\u00g0"`,
-	`1`, `-`, `0`, `-0`, `01`, `.5`, `2.5e1`, `1E+9`, `1e`, `true`, `false`, `fals`, `null`, "\xff", "\x00", "\x7f", "é", `{"a":1}`, `[1,{}]`}
+	`1`, `-`, `0`, `-0`, `01`, `.5`, `2.5e1`, `1E+9`, `1e`, `true`, `false`, `fals`, `null`, "\xff", "\x00", "\x1f", "\x7f", "é", `{"a":1}`, `{"a"1}`, `{"a";1}`, `[1,{}]`, `[1;2]`}
 
 // Pieces of JSON one after the other are JSON now and then, and nearly so often.
 func TestNaive(t *testing.T) {
@@ -71,6 +71,9 @@ func TestNaive(t *testing.T) {
 func FuzzScanner(f *testing.F) {
 	for _, s := range pieces {
 		f.Add([]byte(s))
+		f.Add([]byte(`{"k":[` + s + `]}`))
+		f.Add([]byte(`[` + s + `,]`))
+		f.Add([]byte(`"` + s + `"`))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) { check(t, b) })
 }

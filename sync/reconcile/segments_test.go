@@ -143,7 +143,7 @@ func TestColdMute(t *testing.T) {
 	good := a.join(t, w, full(), "good", board)
 	for draw := anyOf(); step([]*wire{good}, draw); {
 	}
-	if r := good.side[0].Result(); !r.Equal || r.Count != 39+64 {
+	if r := good.side[0].Result(); !r.Equal || r.Count != 39+64 || r.Passes != 1 {
 		t.Fatalf("%+v, %v", r, good.errs[0])
 	}
 	mute.side[0].End()
