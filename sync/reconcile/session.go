@@ -306,13 +306,18 @@ func (s *Session) Step(m Msg) (out []Msg, done bool, err error) {
 	return s.More()
 }
 
-// batch is how many messages Step and More return at most.
-const batch = 8
+// Step and More return at most so many messages, and of envelopes so many bytes,
+// one run excepted: what is prepared can be on its way while the rest is.
+const (
+	batch      = 8
+	batchBytes = 256 << 10
+)
 
 // More returns what else there is to say now; nothing means that the other
 // side has to speak first.
 func (s *Session) More() (out []Msg, done bool, err error) {
-	for s.err == nil && len(s.out) > 0 && len(out) < batch {
+	before := s.res.PayloadBytes
+	for s.err == nil && len(s.out) > 0 && len(out) < batch && s.res.PayloadBytes-before < batchBytes {
 		m, more, err := s.out[0](s)
 		if !more {
 			s.out[0] = nil
