@@ -81,7 +81,7 @@ type actor struct {
 	recut     []space.DID // authors whose records are to be drawn again
 	pairs     map[pairKey]seal.Pair
 	flight    *flight   // a change that is being written; none between two messages that are no runs
-	pushed    []message // taken from the inbox and to be handled next
+	taken     []message // from the inbox and to be handled next, see lookAhead
 	missed    []peer.ID // whose entries could not be kept since the disk failed
 }
 

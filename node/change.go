@@ -82,11 +82,20 @@ func (c *change) stage(author space.DID) *space.Staged {
 	return s
 }
 
-// room makes room for n more ops of an author.
+// room makes room for n ops of an author in a change that has none yet. Once it is
+// shown and told, free gives back what it took.
 func (c *change) room(author space.DID, n int) {
 	c.stage(author).Grow(n)
-	c.batch.Records = slices.Grow(c.batch.Records, n)
-	c.rows[author] = slices.Grow(c.rows[author], n)
+	c.batch.Records = rowsOf[store.RecordRow](&recordRows, n)
+	c.rows[author] = rowsOf[store.OpRow](&opRows, n)
+}
+
+func (c *change) free() {
+	reuse(&recordRows, c.batch.Records)
+	for _, rows := range c.rows {
+		reuse(&opRows, rows)
+	}
+	c.batch.Records, c.batch.Ops, c.rows = nil, nil, nil
 }
 
 // apply stages the ops of one entry and the rows they make. The oplog is

@@ -99,4 +99,6 @@ func (a *actor) landed(c *change, g *runGroup, err error) {
 	for _, m := range g.runs {
 		m.answer(added, err)
 	}
+	c.free()
+	g.whole().free()
 }

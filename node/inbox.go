@@ -177,17 +177,16 @@ func (a *actor) due() (next time.Time) {
 
 // take is the next message, if there is one by now.
 func (a *actor) take() (message, bool) {
-	if len(a.pushed) == 0 {
+	if len(a.taken) == 0 {
 		return a.inbox.take()
 	}
-	m := a.pushed[0]
-	a.pushed[0] = nil // what was handled is no longer held
-	a.pushed = a.pushed[1:]
+	m := a.taken[0]
+	a.taken = slices.Delete(a.taken, 0, 1)
 	return m, true
 }
 
 // push gives back a message that was taken.
-func (a *actor) push(m message) { a.pushed = slices.Insert(a.pushed, 0, m) }
+func (a *actor) push(m message) { a.taken = slices.Insert(a.taken, 0, m) }
 
 // send puts m into the inbox and waits for room.
 func (a *actor) send(ctx context.Context, m message) error {

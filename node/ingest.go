@@ -31,6 +31,7 @@ type runIn struct {
 	ahead  []opened
 	sealed *store.SealedRun
 
+	begun int           // envelopes before run that were taken already
 	reply chan ingested // buffered; nil: nobody waits
 }
 
@@ -39,7 +40,29 @@ type ingested struct {
 	err      error
 }
 
-func (m *runIn) handle(a *actor) { a.gather(m).handle(a) }
+func (m *runIn) handle(a *actor) {
+	a.beginWith(m)
+	g, met := a.gather(m)
+	if met != nil {
+		a.taken = append(a.taken, met)
+	}
+	g.handle(a)
+}
+
+// beginWith takes the first envelope of a run that begins a chain by itself: once
+// the hello is read, the rest can be opened ahead of its turn.
+func (a *actor) beginWith(m *runIn) {
+	if m.fork != nil || !m.begins() || len(m.run) < 2*openShare || a.chains[m.run[0].Chain()] != nil {
+		return
+	}
+	a.touchDown()
+	first := *m
+	first.run = m.run[:1:1]
+	if _, err := a.ingest(&first); err != nil {
+		return // the whole may be good still: a later signature covers the first
+	}
+	m.cert, m.run, m.begun = nil, m.run[1:], 1
+}
 
 // deliver hands a run in and waits until it is applied or refused.
 func (a *actor) deliver(ctx context.Context, m *runIn) (int, error) {

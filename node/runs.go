@@ -53,19 +53,23 @@ type runGroup struct {
 	done chan struct{} // closed when the whole is prepared
 }
 
-// gather takes from the inbox the runs that go on where m ends. Another message
-// met on the way is handled next.
-func (a *actor) gather(m *runIn) *runGroup {
-	g := &runGroup{runs: []*runIn{m}, size: runBytes(m.run)}
+// groupsAhead is how many groups are prepared while one is stored.
+const groupsAhead = 2
+
+// gather takes from the inbox the runs that go on where m ends, which was the
+// last one taken. met is another message that it met on the way, to be handled
+// next; nil: none.
+func (a *actor) gather(m *runIn) (g *runGroup, met message) {
+	g = &runGroup{runs: []*runIn{m}, size: runBytes(m.run)}
 	n := len(m.run)
-	for m.fork == nil && n > 0 && g.size < groupBytes {
-		next, ok := a.take()
+	for m.fork == nil && n > 0 && g.size < groupBytes && met == nil {
+		next, ok := a.inbox.take()
 		if !ok {
 			break
 		}
 		r, ok := next.(*runIn)
 		if !ok || !r.follows(g.runs[len(g.runs)-1]) || n+len(r.run) > envelope.MaxRun {
-			a.push(next)
+			met = next
 			break
 		}
 		g.runs = append(g.runs, r)
@@ -79,8 +83,48 @@ func (a *actor) gather(m *runIn) *runGroup {
 		}
 		g.all = &all
 	}
+	return g, met
+}
+
+// lookAhead prepares the groups that come next. What was taken for it waits:
+// groups, and behind them at most one message of another kind.
+func (a *actor) lookAhead() {
+	for i := range groupsAhead {
+		var m message
+		switch n := len(a.taken); {
+		case i < n-1:
+			continue
+		case i == n-1:
+			if m = a.taken[i]; groupOf(m) != nil {
+				continue
+			}
+			a.taken = a.taken[:i]
+		default:
+			var ok bool
+			if m, ok = a.inbox.take(); !ok {
+				return
+			}
+		}
+		r, ok := m.(*runIn)
+		if !ok || r.begins() {
+			a.taken = append(a.taken, m)
+			return
+		}
+		g, met := a.gather(r)
+		a.prepare(g)
+		if a.taken = append(a.taken, g); met != nil {
+			a.taken = append(a.taken, met)
+		}
+	}
+}
+
+func groupOf(m message) *runGroup {
+	g, _ := m.(*runGroup)
 	return g
 }
+
+// begins reports whether the run is the beginning of a chain.
+func (m *runIn) begins() bool { return len(m.run) > 0 && m.run[0].Seq() == 0 }
 
 // whole is the group as one run.
 func (g *runGroup) whole() *runIn {
@@ -111,9 +155,11 @@ func (a *actor) prepare(g *runGroup) {
 	}
 	go func() {
 		defer close(g.done)
+		var wg sync.WaitGroup
+		wg.Go(func() { m.sealed, _ = a.store.SealRun(m.run) }) // nil: sealed in its turn
 		m.sum = envelope.SumRun(m.run, inParallel)
-		m.sealed, _ = a.store.SealRun(m.run) // nil: sealed in its turn
 		m.ahead = openAhead(openers, m.run, s)
+		wg.Wait()
 	}()
 }
 
@@ -134,7 +180,7 @@ func (s *sealer) seal(part []opened, envs []envelope.Envelope) {
 	if s == nil || s.author == "" || n == 0 {
 		return
 	}
-	rows := make([]store.RecordRow, 0, n)
+	rows := rowsOf[store.RecordRow](&recordRows, n)
 	for i := range part {
 		b := &part[i].batch
 		stamp := space.Stamp{Rev: b.Rev, Device: s.device, Entry: envs[i].ID()}
@@ -146,24 +192,51 @@ func (s *sealer) seal(part []opened, envs []envelope.Envelope) {
 	if s.store.SealRecords(rows) != nil {
 		return // sealed in their turn
 	}
+	part[0].share = rows
 	for i := range part {
 		n := len(part[i].batch.Ops)
 		part[i].rows, rows = rows[:n:n], rows[n:]
 	}
 }
 
+// recordRows and opRows are memory of rows that are committed, to be used again:
+// a member that catches up would else take as much as it gets several times over.
+var (
+	recordRows sync.Pool // *[]store.RecordRow
+	opRows     sync.Pool // *[]store.OpRow
+)
+
+// rowsOf gives empty rows with room for n.
+func rowsOf[R any](pool *sync.Pool, n int) []R {
+	if rows, ok := pool.Get().(*[]R); ok {
+		return slices.Grow(*rows, n)
+	}
+	return make([]R, 0, n)
+}
+
+// reuse takes back rows that nobody looks at any more.
+func reuse[R any](pool *sync.Pool, rows []R) {
+	if cap(rows) == 0 {
+		return
+	}
+	clear(rows)
+	rows = rows[:0]
+	pool.Put(&rows)
+}
+
+// free gives back the memory of what was done ahead and is committed.
+func (m *runIn) free() {
+	for i := range m.ahead {
+		reuse(&recordRows, m.ahead[i].share)
+	}
+	m.ahead = nil
+}
+
 func (g *runGroup) handle(a *actor) {
 	if g.done == nil {
 		a.prepare(g)
 	}
-	if next, ok := a.take(); ok {
-		if r, ok := next.(*runIn); ok { // prepared while this group is stored
-			group := a.gather(r)
-			a.prepare(group)
-			next = group
-		}
-		a.push(next)
-	}
+	a.lookAhead()
 	<-g.done
 	if !a.takeOff(g) {
 		a.touchDown()
@@ -208,6 +281,9 @@ func (m *runIn) answer(added []envelope.Envelope, err error) {
 		return
 	}
 	got := ingested{err: err}
+	if err == nil {
+		got.accepted = m.begun
+	}
 	if len(added) > 0 {
 		for i := range m.run {
 			if m.run[i].Seq() >= added[0].Seq() {
@@ -225,6 +301,7 @@ type opened struct {
 	batch space.Batch
 	err   error
 	rows  []store.RecordRow // of the batch's ops, sealed
+	share []store.RecordRow // of the first of a part: the rows of all
 }
 
 const openShare = 16 // entries that are worth a goroutine
@@ -303,8 +380,7 @@ func (r *replica) Outcomes(all bool) []reconcile.Outcome {
 // land waits for the answer to the first run under way.
 func (r *replica) land() {
 	m := r.flight[0]
-	r.flight[0] = nil // the stream stays open for long
-	r.flight = r.flight[1:]
+	r.flight = slices.Delete(r.flight, 0, 1)
 	var got ingested
 	select {
 	case got = <-m.reply:

@@ -16,7 +16,8 @@ type Staged struct {
 	under   *Staged // to be committed before; nil: the repo itself
 	base    uint64  // the repo's commits at Begin
 	overlay map[Path]*Leaf
-	moved   []moved // not in the set hash yet
+	moved   []moved  // not in the set hash yet
+	changes []Change // of the last Apply
 	totals
 }
 
@@ -34,7 +35,9 @@ func (r *Repo) Begin() *Staged {
 // Begin stages changes on top of s, which is to be committed first.
 func (s *Staged) Begin() *Staged {
 	s.Fold(nil)
-	return &Staged{repo: s.repo, under: s, base: s.base + 1, totals: s.totals}
+	over := &Staged{repo: s.repo, under: s, base: s.base + 1, totals: s.totals, moved: s.moved}
+	s.moved = nil
+	return over
 }
 
 // Grow makes room for n more changes.
@@ -48,14 +51,15 @@ func (s *Staged) Grow(n int) {
 // Apply takes in a batch and says what it changed: of two writes to a path the
 // one with the later stamp stays, whatever the order they come in, and applied
 // again a batch changes nothing. A batch without ops raises the revision. The
-// values in the changes are the batch's own.
+// values in the changes are the batch's own; the changes themselves hold until the
+// next Apply.
 func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
 	s.rev = max(s.rev, b.Rev)
 	if s.overlay == nil {
 		s.overlay = make(map[Path]*Leaf, len(b.Ops))
 	}
 	s.moved = slices.Grow(s.moved, len(b.Ops))
-	var changes []Change
+	changes := s.changes[:0]
 	// From the last op to the first: all bear one stamp, so the first to
 	// come at a path stays, and that must be the last of the batch.
 	for i := len(b.Ops) - 1; i >= 0; i-- {
@@ -66,12 +70,10 @@ func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
 		}
 		c := Change{Path: op.Path, Old: old.CID, New: op.sum(), Stamp: stamp, Value: op.Value}
 		s.set(c)
-		if changes == nil {
-			changes = make([]Change, 0, i+1)
-		}
 		changes = append(changes, c)
 	}
 	slices.Reverse(changes)
+	s.changes = changes
 	return changes
 }
 
@@ -107,7 +109,8 @@ func (s *Staged) Fold(spread lthash.Spread) {
 			part.Add(AppendElement(buf[:0], c.path, c.new))
 		}
 	})
-	s.moved = nil
+	clear(s.moved)
+	s.moved = s.moved[:0]
 }
 
 // Leaf is what stands at p, staged batches included.
