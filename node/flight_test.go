@@ -10,6 +10,7 @@ import (
 
 	"github.com/kithnet/kith/internal/store"
 	"github.com/kithnet/kith/space"
+	"github.com/kithnet/kith/space/envelope"
 	"github.com/kithnet/kith/xrpc"
 )
 
@@ -94,5 +95,44 @@ func TestCatchUpInFlight(t *testing.T) {
 	err = inside(t, x, func() (err error) { found, err = x.store.Audit(t.Context(), true); return err })
 	if err != nil || !found.OK() {
 		t.Fatalf("%+v, %v", found, err)
+	}
+}
+
+// TestBeginsLong: the first runs of a chain are taken whole, as one that comes
+// long after, and so they are where only what follows the hello is well signed.
+func TestBeginsLong(t *testing.T) {
+	for _, badly := range []bool{false, true} {
+		a, b, id := pairOf(t)
+		onA, onB := actorOf(t, a, id), actorOf(t, b, id)
+		f := newForger(t, onB.current())
+		f.badly = badly
+		run := []envelope.Envelope{f.hello(t, b.self.c, b.self.device.ID(), onB.control().Head)}
+		f.badly = false
+		const first, all = 4 * openShare, 12 * openShare
+		for i := 1; i < all; i++ {
+			rev := space.NextTID(time.Now().UnixMicro(), 1, 0) + space.TID(i)
+			run = append(run, f.entry(t, b.self.c, batch(t, rev, fmt.Sprint("r", i))))
+		}
+		r := &replica{ctx: t.Context(), a: onA, e: onA.current(), with: b.host.ID()}
+		r.Submit(&f.cert, run[:first])
+		r.Submit(nil, run[first:])
+		taken := 0
+		for _, o := range r.Outcomes(true) {
+			if taken += o.Accepted; o.Err != nil || o.Duplicate > 0 {
+				t.Fatalf("badly %v: %+v", badly, o)
+			}
+		}
+		if taken != all {
+			t.Errorf("badly %v: %d of %d envelopes were taken", badly, taken, all)
+		}
+		for i := 1; i < all; i++ {
+			if _, err := a.Record(t.Context(), id, b.self.did, testPath(fmt.Sprint("r", i))); err != nil {
+				t.Fatalf("badly %v: %v", badly, err)
+			}
+		}
+		found, err := onA.store.Audit(t.Context(), true)
+		if err != nil || !found.OK() {
+			t.Errorf("badly %v: %+v, %v", badly, found, err)
+		}
 	}
 }

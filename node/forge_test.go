@@ -27,6 +27,7 @@ type forger struct {
 	cert  envelope.Certificate
 	last  envelope.ID
 	seq   uint64
+	badly bool // sign so that nobody can check it
 }
 
 func newForger(t *testing.T, e *epoch) *forger {
@@ -57,7 +58,12 @@ func (f *forger) seal(t *testing.T, typ envelope.Type, key, body []byte) envelop
 		t.Fatal(err)
 	}
 	ct := aead.Seal(nil, nonce[:], plain, h.AAD(nonce, len(plain)+aead.Overhead()))
-	raw, err := envelope.Build(h, nonce, ct, func(m []byte) []byte { return ed25519.Sign(f.chain, m) })
+	raw, err := envelope.Build(h, nonce, ct, func(m []byte) []byte {
+		if f.badly {
+			return make([]byte, ed25519.SignatureSize)
+		}
+		return ed25519.Sign(f.chain, m)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
