@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -25,14 +26,22 @@ func (n *Node) serveJoin(s network.Stream) {
 	ctx, cancel := context.WithTimeout(n.ctx, joinDeadline)
 	defer cancel()
 	defer s.Close()
-	if err := n.admit(ctx, unhurried{s, time.Now().Add(joinMost)}); err != nil {
+	most := seal.MaxWelcome
+	if s.Conn().Stat().Limited {
+		most = circuitWelcome
+	}
+	if err := n.admit(ctx, unhurried{s, time.Now().Add(joinMost)}, most); err != nil {
 		n.log.Info("join refused", "peer", s.Conn().RemotePeer(), "err", err)
 	}
 }
 
-// admit checks a claim and answers it. Every refusal reads alike; only whose
-// proofs were good is told to come later.
-func (n *Node) admit(ctx context.Context, rw io.ReadWriter) error {
+// circuitWelcome is how many bytes a welcome has over a connection through a
+// relay. Other people's relays cut it after 128 KiB.
+const circuitWelcome = 96 << 10
+
+// admit checks a claim and answers it, with a welcome of at most so many bytes.
+// Every refusal reads alike; only whose proofs were good is told to come later.
+func (n *Node) admit(ctx context.Context, rw io.ReadWriter, most int) error {
 	var c claim
 	if err := readMsg(rw, maxClaim, &c); err != nil {
 		return fmt.Errorf("read claim: %w", err)
@@ -47,7 +56,7 @@ func (n *Node) admit(ctx context.Context, rw io.ReadWriter) error {
 	if err := readMsg(rw, maxSmall, &p); err != nil {
 		return fmt.Errorf("read proof: %w", err)
 	}
-	v, err := n.judge(ctx, c, p, nonce)
+	v, err := n.judge(ctx, c, p, nonce, most)
 	switch {
 	case errors.Is(err, errWaiting):
 		v = verdict{Welcome: []byte{}, Reason: waiting}
@@ -61,7 +70,7 @@ func (n *Node) admit(ctx context.Context, rw io.ReadWriter) error {
 
 // judge decides about a claim: the proofs first, then the log, and only then
 // the sequencer is asked to admit.
-func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte) (verdict, error) {
+func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte, most int) (verdict, error) {
 	who, err := c.check()
 	if err != nil {
 		return verdict{}, err
@@ -95,7 +104,7 @@ func (n *Node) judge(ctx context.Context, c claim, p proof, nonce [32]byte) (ver
 	}
 	m, _ := st.Member(who.C)
 	n.learn(who.C, m.ILHead, c.Log)
-	v, err := a.welcome(st, m, who, c, nonce)
+	v, err := a.welcome(st, m, who, c, nonce, most)
 	return v, orLater(err)
 }
 
@@ -208,14 +217,14 @@ func (n *Node) enrol(ctx context.Context, a *actor, who identity.State, c claim,
 }
 
 // welcome seals what a member needs to take part.
-func (a *actor) welcome(st *control.State, m control.Member, who identity.State, c claim, nonce [32]byte) (verdict, error) {
+func (a *actor) welcome(st *control.State, m control.Member, who identity.State, c claim, nonce [32]byte, most int) (verdict, error) {
 	e := a.current()
-	w, keys, err := a.letter(st, e, m, c.Have)
+	w, keys, err := a.letter(st, e, m, c.Have, most)
 	if err != nil {
 		return verdict{}, err
 	}
 	if c.Have == (space.Head{}) {
-		w.IdentityLog = a.memberLogs(st, letterRoom(w))
+		w.IdentityLog = a.memberLogs(st, letterRoom(w, most))
 	}
 	if st.MayWrite(m.C, e.n) {
 		writer := ed25519.PublicKey(c.Writer)
@@ -233,9 +242,9 @@ func (a *actor) welcome(st *control.State, m control.Member, who identity.State,
 }
 
 // letter is what every welcome says, and the keys that go with it. Of a log
-// that it has no room for it holds the beginning: who comes with that head asks
-// for the rest.
-func (a *actor) letter(st *control.State, e *epoch, m control.Member, have space.Head) (seal.Welcome, seal.Keys, error) {
+// that it has no room for, in most bytes, it holds the beginning: who comes with
+// that head asks for the rest.
+func (a *actor) letter(st *control.State, e *epoch, m control.Member, have space.Head, most int) (seal.Welcome, seal.Keys, error) {
 	w := seal.Welcome{Head: st.Head, IssuerPub: e.iss.Public()}
 	own, others := a.out.addrs(a.sid)
 	w.Addrs = append(own, others...)
@@ -248,20 +257,24 @@ func (a *actor) letter(st *control.State, e *epoch, m control.Member, have space
 		w.Prior, err = a.prior(st, m, e.n)
 	}
 	if err == nil {
-		w.CtlLog, err = a.entriesBetween(have, st.Head, letterRoom(w))
+		w.CtlLog, err = a.entriesBetween(have, st.Head, letterRoom(w, most))
 	}
 	return w, keys, err
 }
 
-// letterRoom is how many bytes of logs a welcome still holds.
-func letterRoom(w seal.Welcome) int {
+// letterRoom is how many bytes of logs a welcome of most bytes still holds.
+func letterRoom(w seal.Welcome, most int) int {
 	const (
-		prior = 160      // an epoch before, at most
-		rest  = 64 << 10 // addresses and all that is of a fixed size
+		prior = 160     // an epoch before, at most
+		text  = 8       // beside the bytes of an address or an entry
+		rest  = 8 << 10 // all that is of a fixed size
 	)
-	room := seal.MaxWelcome - rest - prior*len(w.Prior)
+	room := most - rest - prior*len(w.Prior)
+	for _, addr := range slices.Concat(w.Addrs, w.Relays) {
+		room -= len(addr) + text
+	}
 	for _, raw := range w.CtlLog {
-		room -= len(raw) + 8
+		room -= len(raw) + text
 	}
 	return room
 }
@@ -331,7 +344,8 @@ func (a *actor) numbered(n uint64) *epoch {
 }
 
 // entriesBetween are the entries behind one head of ours up to another, from
-// the first if we know no such head; as many as there is room for.
+// the first if we know no such head; as many as there is room for, and one at
+// least.
 func (a *actor) entriesBetween(have, until space.Head, room int) ([][]byte, error) {
 	from := uint64(0) // where they begin
 	if have != (space.Head{}) {
@@ -351,7 +365,7 @@ func (a *actor) entriesBetween(have, until space.Head, room int) ([][]byte, erro
 		if row.Seq < from {
 			continue
 		}
-		if room -= len(row.Raw) + 8; row.Seq > until.Seq || room < 0 || len(out) == seal.MaxControlLog {
+		if room -= len(row.Raw) + 8; row.Seq > until.Seq || room < 0 && len(out) > 0 || len(out) == seal.MaxControlLog {
 			break
 		}
 		out = append(out, row.Raw)

@@ -79,7 +79,7 @@ func asks(t *testing.T, n *Node, c claim, prove func(challenge) proof) (verdict,
 	go func() {
 		defer close(ended)
 		defer theirs.Close()
-		_ = n.admit(t.Context(), theirs)
+		_ = n.admit(t.Context(), theirs, seal.MaxWelcome)
 	}()
 	defer func() { <-ended }()
 	var ch challenge

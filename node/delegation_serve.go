@@ -307,7 +307,7 @@ func (n *Node) welcomeSent(a *actor, q question, who identity.State, nonce [32]b
 	n.learn(who.C, who.Head, q.Log)
 	// Whom the roster does not name is a member since now.
 	m := control.Member{C: who.C, DID: who.DID, Level: level, ILHead: who.Head, Epoch: e.n}
-	w, keys, err := a.letter(st, e, m, b.Have)
+	w, keys, err := a.letter(st, e, m, b.Have, seal.MaxWelcome)
 	if err != nil {
 		return welcomeAnswer{}, err
 	}

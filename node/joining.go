@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kithnet/kith/internal/store"
@@ -245,6 +247,7 @@ func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (
 		c.Have = b.have()
 		if len(b.entries) > 0 { // it let us in already
 			c.Invite, q.link = []byte{}, nil
+			return n.askOn(ctx, keeper, c, &b.x)
 		}
 		var w seal.Welcome
 		w, b.x, err = n.askOnce(ctx, keeper.ID, c, q.link)
@@ -254,6 +257,48 @@ func (n *Node) askWelcome(ctx context.Context, keeper peer.AddrInfo, q asking) (
 		n.keepDoor(door{q.space, j.keeper, keeper.ID})
 	}
 	return j, w, err
+}
+
+// circuitTries is how often what follows in a log is asked for over circuits
+// that break, about a second apart, before all begins anew. While libp2p still
+// tries other addresses of the peer, addrTimeout each, a dial answers with the
+// connection that was closed.
+const circuitTries = 10
+
+// askOn asks for what follows of a log. Where there is no connection but through
+// a relay it takes another one each time, for a welcome uses one up.
+func (n *Node) askOn(ctx context.Context, keeper peer.AddrInfo, c claim, x *seal.WelcomeContext) (w seal.Welcome, err error) {
+	for try := range circuitTries {
+		if try > 0 {
+			select {
+			case <-ctx.Done():
+				return w, ctx.Err()
+			case <-time.After(jitter(needBase)):
+			}
+		}
+		if err = n.renewCircuit(ctx, keeper); err == nil {
+			w, *x, err = n.askOnce(ctx, keeper.ID, c, nil)
+		}
+		if err == nil || errors.Is(err, space.ErrInvite) || errors.Is(err, space.ErrUnavailable) || errors.Is(err, space.ErrForged) {
+			break
+		}
+	}
+	return w, err
+}
+
+// renewCircuit takes another connection to a peer to which there are none but
+// limited ones.
+func (n *Node) renewCircuit(ctx context.Context, to peer.AddrInfo) error {
+	conns := n.host.Network().ConnsToPeer(to.ID)
+	if slices.ContainsFunc(conns, func(c network.Conn) bool { return !c.Stat().Limited }) {
+		return nil
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinDeadline)
+	defer cancel()
+	return n.redial.try(ctx, to)
 }
 
 // askOnce runs the join protocol once.

@@ -106,8 +106,8 @@ func (n *Node) supply(ctx context.Context, a *actor) error {
 	if !done {
 		err = n.askKeepers(ctx, a)
 	}
-	if paged && err == nil {
-		n.spawn(func() { n.keepPage(ctx, a, e, page) })
+	if err == nil {
+		n.spawn(func() { n.keepPage(ctx, a) })
 	}
 	return err
 }
@@ -116,12 +116,17 @@ func (n *Node) supply(ctx context.Context, a *actor) error {
 // keeper: within two minutes or so.
 const pageTries = 8
 
-// keepPage gets the own wrap page of an epoch after its keys: others whose keys
-// stand on it may find nobody else who has it.
-func (n *Node) keepPage(ctx context.Context, a *actor, e *epoch, page [32]byte) {
+// keepPage gets the own wrap page of the epoch in force after its keys: others
+// whose keys stand on it may find nobody else who has it. A keeper that is
+// asked for a certificate gives the keys of an epoch whose entry was not here yet.
+func (n *Node) keepPage(ctx context.Context, a *actor) {
+	page, before, ok := a.pageInForce()
+	if !ok {
+		return
+	}
 	wait := needBase
 	for range pageTries {
-		if _, ok, err := a.store.Object(page); ok || err != nil || n.fetchObject(ctx, a, e, page) == nil {
+		if _, ok, err := a.store.Object(page); ok || err != nil || n.fetchObject(ctx, a, before, page) == nil {
 			return
 		}
 		t := time.NewTimer(jitter(wait))
@@ -132,7 +137,24 @@ func (n *Node) keepPage(ctx context.Context, a *actor, e *epoch, page [32]byte) 
 		}
 		t.Stop()
 	}
-	n.log.Debug("a wrap page was not to be had", "space", fingerprint(a.sid), "epoch", e.n+1)
+	n.log.Debug("a wrap page was not to be had", "space", fingerprint(a.sid), "epoch", before.n+1)
+}
+
+// pageInForce is the page of the epoch in force on which the own keys stand,
+// and the epoch under whose fetch key it is to be had.
+func (a *actor) pageInForce() (page [32]byte, before *epoch, ok bool) {
+	st := a.control()
+	rot, err := a.rotationOfEpoch(st)
+	if err != nil || rot == nil || len(rot.Epoch.Pages) == 0 {
+		return page, nil, false
+	}
+	if before = a.numbered(st.Epoch - 1); before == nil {
+		return page, nil, false
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	page, ok = ownPage(st, rot, a.reader())
+	return page, before, ok
 }
 
 // helpsItself reports whether the epoch in force is here with its issuer, and
