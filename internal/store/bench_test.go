@@ -64,6 +64,41 @@ func BenchmarkReceive(b *testing.B) {
 	b.ReportMetric(ours.Seconds()/theirs.Seconds(), "ratio")
 }
 
+// BenchmarkFill seals and commits what an empty node is filled with: groups of
+// four entries of 200 records of 256 bytes, in one goroutine.
+func BenchmarkFill(b *testing.B) {
+	const entries, n = 4, 200
+	s := openDisk(b, filepath.Join(b.TempDir(), "store"), Options{})
+	defer closeStore(b, s)
+	sp := s.Space([32]byte{1}, [32]byte{2})
+	c, a := newChain(b, 1, 2), newAuthor(b, testAuthor)
+	c.size = envelope.PaddedSize(60_000)
+	topic := TopicRow{ID: c.topic}
+	var sealing, committing time.Duration
+	for i := range b.N {
+		batch := &Batch{Run: c.next(entries), Topic: &topic}
+		fold(&topic, batch.Run.Envs)
+		for e := range entries {
+			a.write(batch, (i*entries+e)*n, n, strings.Repeat("x", 205))
+		}
+		batch.Repos = batch.Repos[len(batch.Repos)-1:]
+		start := time.Now()
+		batch.Run.Sealed = must[*SealedRun](b)(sp.SealRun(batch.Run.Envs))
+		for e := range entries {
+			if err := sp.SealRecords(batch.Records[e*n : (e+1)*n]); err != nil {
+				b.Fatal(err)
+			}
+		}
+		sealing += time.Since(start)
+		start = time.Now()
+		commit(b, sp, Remote, batch)
+		committing += time.Since(start)
+	}
+	records := float64(b.N * entries * n)
+	b.ReportMetric(records/sealing.Seconds(), "sealed/s")
+	b.ReportMetric(records/committing.Seconds(), "committed/s")
+}
+
 // ownWriter makes the batches of a node's own writes of one record each, of the
 // sizes they have there.
 type ownWriter struct {
