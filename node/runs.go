@@ -155,9 +155,9 @@ func (a *actor) prepare(g *runGroup) {
 	}
 	go func() {
 		defer close(g.done)
+		m.sum = envelope.SumRun(m.run, inParallel) // notes in the run what is verified
 		var wg sync.WaitGroup
 		wg.Go(func() { m.sealed, _ = a.store.SealRun(m.run) }) // nil: sealed in its turn
-		m.sum = envelope.SumRun(m.run, inParallel)
 		m.ahead = openAhead(openers, m.run, s)
 		wg.Wait()
 	}()
