@@ -25,7 +25,7 @@ const (
 	large = 64 << 20
 	// spare is the part of what is needed that garbage may take at least: with
 	// less, collections would follow each other too closely.
-	spare = 3
+	spare = 2
 	// roomy is the percent of garbage to what lives at which a small process is
 	// collected below its limit: a few MiB live, and to collect them each time
 	// they double would be most of the work of the collector.
@@ -34,8 +34,8 @@ const (
 	usual = 100
 )
 
-// Settle gives back what the start of the process took, and from now on bounds
-// the process while it is small. It looks after each collection.
+// Settle frees what the start of the process took, and from now on bounds the
+// process while it is small. It looks after each collection.
 func Settle(getenv func(string) string) error {
 	if getenv("GOGC") == "" && getenv("GOMEMLIMIT") == "" {
 		b := &bound{}
@@ -43,7 +43,7 @@ func Settle(getenv func(string) string) error {
 			b.samples[i].Name = name
 		}
 		if b.need() <= small {
-			debug.FreeOSMemory()
+			runtime.GC() // what the start left is used again, not given back: to touch new pages costs more
 		}
 		b.look()
 	}

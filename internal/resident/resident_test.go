@@ -15,7 +15,7 @@ func TestLimit(t *testing.T) {
 		percent int
 	}{
 		{0, small, roomy},
-		{small / 4 * 3, small, roomy},
+		{small / 2, small, roomy},
 		{small, small + small/spare, roomy}, // what is needed is never above the limit
 		{large, large + large/spare, roomy},
 		{large + 1, math.MaxInt64, usual},
