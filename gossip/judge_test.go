@@ -226,36 +226,47 @@ func TestJudgeTwoSignatures(t *testing.T) {
 
 // G10: hellos of weak chain keys, properly certified and "signed".
 func TestJudgeWeakKeys(t *testing.T) {
-	for _, h := range []string{
-		"0100000000000000000000000000000000000000000000000000000000000000",
-		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-		"0000000000000000000000000000000000000000000000000000000000000000",
-		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-	} {
-		k, err := hex.DecodeString(h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		id := envelope.ChainID(k)
-		cert := member.certify(t, id)
-		hdr := envelope.Header{Type: envelope.Hello, Topic: topicOf(member.issuer), Chain: id, Prev: cert.ID()}
-		// R = identity, S = 0: fits every message under the identity point.
-		sig := append([]byte{1}, make([]byte, 63)...)
-		raw, err := envelope.Build(hdr, [24]byte{}, make([]byte, 272), func([]byte) []byte { return sig })
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := envelope.Parse(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		frame, err := envelope.Frame{Cert: &cert, Run: []envelope.Envelope{e}}.AppendBinary(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		newCourt(t, Limits{}).expect(mal, frame, Reject, BadCertificate, 0)
+	for _, k := range weakKeys {
+		newCourt(t, Limits{}).expect(mal, weakHello(t, member, k), Reject, BadCertificate, 0)
 	}
+}
+
+// weakKeys are points of small order: the identity, of order 2, 4 and 8, and
+// the identity in its second encoding.
+var weakKeys = []string{
+	"0100000000000000000000000000000000000000000000000000000000000000",
+	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"0000000000000000000000000000000000000000000000000000000000000000",
+	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+}
+
+// weakHello is the hello of a chain with such a key, in which all but the key is
+// right: its writer links the chain, and the signature, R the identity and S 0,
+// fits every message under the identity point.
+func weakHello(t *testing.T, by grant, key string) []byte {
+	t.Helper()
+	k, err := hex.DecodeString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := envelope.ChainID(k)
+	cert := by.certify(t, id)
+	hdr := envelope.Header{Type: envelope.Hello, Topic: topicOf(by.issuer), Chain: id, Prev: cert.ID()}
+	sig := append([]byte{1}, make([]byte, 63)...)
+	raw, err := envelope.Build(hdr, [24]byte{}, make([]byte, 272), func([]byte) []byte { return sig })
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := envelope.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := envelope.Frame{Cert: &cert, Run: []envelope.Envelope{e}}.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return frame
 }
 
 // G25: a flood of forgeries under W's chain costs W nothing, and soon its

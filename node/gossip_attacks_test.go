@@ -57,40 +57,68 @@ func (f *forger) claiming(t *testing.T, who identity.Commitment, length uint32, 
 	return env
 }
 
-// bombs are bodies that a member may put into its chain.
-func (f *forger) bombs(t *testing.T, who identity.Commitment, rev space.TID) map[string]func() envelope.Envelope {
-	entry := func(body []byte) func() envelope.Envelope {
-		return func() envelope.Envelope { return f.entry(t, who, body) }
+// odd is an entry that members' rules do not take, and what becomes of it and
+// its chain.
+type odd struct {
+	make func() envelope.Envelope
+	fate fate
+}
+
+type fate string
+
+const (
+	isSkipped fate = "is skipped"     // refused, and the chain goes on
+	endsChain fate = "ends the chain" // refused, and all behind it with it
+	hasToWait fate = "has to wait"    // not refused: its time may come
+)
+
+// bombs are bodies that a member may put into its chain. Those that are no batch
+// are refused for their shape; those in a record of a batch can be refused for
+// what they are alone.
+func (f *forger) bombs(t *testing.T, who identity.Commitment, rev space.TID) map[string]odd {
+	entry := func(body []byte) odd {
+		return odd{func() envelope.Envelope { return f.entry(t, who, body) }, isSkipped}
 	}
 	deep := func(head byte, n int) []byte { return bytes.Repeat([]byte{head}, n) }
 	cut := batch(t, rev, "cut")
-	return map[string]func() envelope.Envelope{
-		"depth 10,000":       entry(deep(0x81, 10_000)),
-		"array of 2^32":      entry([]byte{0x9b, 0, 0, 0, 1, 0, 0, 0, 0}),
-		"map of 2^63":        entry([]byte{0xbb, 0x80, 0, 0, 0, 0, 0, 0, 0}),
-		"bytes of 2^62":      entry([]byte{0x5b, 0x40, 0, 0, 0, 0, 0, 0, 0}),
-		"tags":               entry(append(deep(0xc1, 20_000), 0)),
-		"array without end":  entry([]byte{0x9f, 0x01}),
-		"cut":                entry(cut[:len(cut)/2]),
-		"trailing bytes":     entry(append(bytes.Clone(cut), 0)),
-		"nothing":            entry(nil),
-		"length beyond":      func() envelope.Envelope { return f.claiming(t, who, 1<<20, cut) },
-		"length of 2^31 - 1": func() envelope.Envelope { return f.claiming(t, who, 1<<31-1, cut) },
-		"more, and never is": func() envelope.Envelope { return f.claiming(t, who, 1<<31|1<<20, cut) },
+	text := append([]byte{0x78, 25}, "not what the author wrote"...)
+	if bytes.Count(cut, text) != 1 {
+		t.Fatal("a batch has another form")
+	}
+	within := func(bomb []byte) odd { return entry(bytes.Replace(cut, text, bomb, 1)) }
+	claiming := func(length uint32, fate fate) odd {
+		return odd{func() envelope.Envelope { return f.claiming(t, who, length, cut) }, fate}
+	}
+	return map[string]odd{
+		"depth 10,000":             entry(deep(0x81, 10_000)),
+		"array of 2^32":            entry([]byte{0x9b, 0, 0, 0, 1, 0, 0, 0, 0}),
+		"map of 2^63":              entry([]byte{0xbb, 0x80, 0, 0, 0, 0, 0, 0, 0}),
+		"bytes of 2^62":            entry([]byte{0x5b, 0x40, 0, 0, 0, 0, 0, 0, 0}),
+		"tags":                     entry(append(deep(0xc1, 20_000), 0)),
+		"array without end":        entry([]byte{0x9f, 0x01}),
+		"cut":                      entry(cut[:len(cut)/2]),
+		"trailing bytes":           entry(append(bytes.Clone(cut), 0)),
+		"nothing":                  {entry(nil).make, endsChain},
+		"depth 10,000 in a record": within(append(deep(0x81, 10_000), 0)),
+		"tags in a record":         within(append(deep(0xc1, 20_000), 0)),
+		"array without end in one": within([]byte{0x9f, 0x01, 0xff}),
+		"length beyond":            claiming(1<<20, endsChain),
+		"length of 2^31 - 1":       claiming(1<<31-1, endsChain),
+		"more, and never is":       claiming(1<<31|1<<20, endsChain),
 	}
 }
 
 // claims are bodies that are well made and say what is not so.
-func (f *forger) claims(t *testing.T, who identity.Commitment, rev space.TID) map[string]func() envelope.Envelope {
-	at := func(who identity.Commitment, rev space.TID, name string) func() envelope.Envelope {
-		return func() envelope.Envelope { return f.entry(t, who, batch(t, rev, name)) }
+func (f *forger) claims(t *testing.T, who identity.Commitment, rev space.TID) map[string]odd {
+	at := func(who identity.Commitment, rev space.TID, name string, fate fate) odd {
+		return odd{func() envelope.Envelope { return f.entry(t, who, batch(t, rev, name)) }, fate}
 	}
-	return map[string]func() envelope.Envelope{
-		"a rev of before":       at(who, 1, "old"),
-		"the same rev":          at(who, rev, "again"),
-		"another's author key":  at(identity.Commitment{1}, rev+2, "other"),
-		"an hour ahead":         at(who, space.NextTID(time.Now().Add(time.Hour).UnixMicro(), 1, 0), "later"),
-		"the last rev there is": at(who, 1<<63-1, "last"),
+	return map[string]odd{
+		"a rev of before":       at(who, 1, "old", isSkipped),
+		"the same rev":          at(who, rev, "again", isSkipped),
+		"another's author key":  at(identity.Commitment{1}, rev+2, "other", endsChain),
+		"an hour ahead":         at(who, space.NextTID(time.Now().Add(time.Hour).UnixMicro(), 1, 0), "later", hasToWait),
+		"the last rev there is": at(who, 1<<63-1, "last", hasToWait),
 	}
 }
 
@@ -106,7 +134,7 @@ func TestG23Claims(t *testing.T) { sameVerdict(t, (*forger).claims) }
 // whatever the portions in which a chain came: what stands before the entry,
 // and nothing of it. It does not take long, and nobody is blamed for passing
 // it on.
-func sameVerdict(t *testing.T, bad func(*forger, *testing.T, identity.Commitment, space.TID) map[string]func() envelope.Envelope) {
+func sameVerdict(t *testing.T, bad func(*forger, *testing.T, identity.Commitment, space.TID) map[string]odd) {
 	a, b, id := pairOf(t)
 	onA, onB := actorOf(t, a, id), actorOf(t, b, id)
 	now := space.NextTID(time.Now().UnixMicro(), 1, 0)
@@ -115,12 +143,14 @@ func sameVerdict(t *testing.T, bad func(*forger, *testing.T, identity.Commitment
 		t.Run(name, func(t *testing.T) {
 			f := newForger(t, onB.current())
 			rev := now + space.TID(i*10)
-			good := fmt.Sprint("good", i)
+			good, after := fmt.Sprint("good", i), fmt.Sprint("after", i)
+			odd := bad(f, t, b.self.c, rev)[name]
+			refused := []int64{int64(onA.refused.Load()), int64(onB.refused.Load())}
 			run := []envelope.Envelope{
 				f.hello(t, b.self.c, b.self.device.ID(), onB.control().Head),
 				f.entry(t, b.self.c, batch(t, rev, good)),
-				bad(f, t, b.self.c, rev)[name](),
-				f.entry(t, b.self.c, batch(t, rev+5, fmt.Sprint("after", i))),
+				odd.make(),
+				f.entry(t, b.self.c, batch(t, rev+5, after)),
 			}
 			began := time.Now()
 			if n, err := onA.deliver(t.Context(), &runIn{topic: f.e.id, from: b.host.ID(), cert: &f.cert, run: run}); err != nil || n != 4 {
@@ -140,9 +170,12 @@ func sameVerdict(t *testing.T, bad func(*forger, *testing.T, identity.Commitment
 				t.Errorf("took %v", took)
 			}
 			soon(t, "equal", func() error { return sameSet(id, a, b) })
-			for _, n := range []*Node{a, b} {
-				if err := hasRecord(n, id, good, true); err != nil {
-					t.Errorf("what stood before: %v", err)
+			for j, n := range []*Node{a, b} {
+				if err := errors.Join(hasRecord(n, id, good, true), hasRecord(n, id, after, odd.fate == isSkipped)); err != nil {
+					t.Errorf("it %s: %v", odd.fate, err)
+				}
+				if got := int64(n.anyByID(id).refused.Load()) - refused[j]; (got > 0) != (odd.fate != hasToWait) {
+					t.Errorf("it %s, and %d entries were refused", odd.fate, got)
 				}
 				for _, key := range []string{"old", "again", "other", "later", "last", "cut"} {
 					if err := hasRecord(n, id, key, false); err != nil {
