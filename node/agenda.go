@@ -260,6 +260,10 @@ func (g *agenda) done(e exchange, how ending, now time.Time) (silent int) {
 	case wentUnequal:
 		y.proven, y.failures = true, 0
 		a.failures++
+		if again { // what was compared is not what is here now
+			g.put(y, a, now.Add(g.gap))
+			break
+		}
 		g.put(y, a, now.Add(g.pause(a.failures)))
 	case tookLong:
 		y.proven, y.failures = false, 0

@@ -274,6 +274,29 @@ func TestAgendaConnectedAnew(t *testing.T) {
 	}
 }
 
+// An exchange that was asked for while its session ran, and ended unequal, is not
+// put off as one in which nothing has changed.
+func TestAgendaMovedMeanwhile(t *testing.T) {
+	g := testAgenda(1000)
+	now := time.Unix(1e9, 0)
+	e := exchangeOf(0, 0)
+	for _, moved := range []bool{false, false, true, false} {
+		g.want(e, now)
+		if _, ok, _ := g.next(now); !ok {
+			t.Fatal("it does not run")
+		}
+		if moved {
+			g.want(e, now)
+		}
+		g.done(e, wentUnequal, now)
+		_, _, wake := g.next(now)
+		if soon := wake.Sub(now) == g.gap; soon != moved {
+			t.Errorf("moved meanwhile %t: the next after %v", moved, wake.Sub(now))
+		}
+		now = now.Add(time.Hour)
+	}
+}
+
 // crowd is peers of all sorts, as a scheduler runs sessions with them.
 type crowd struct {
 	mu   sync.Mutex

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -140,7 +141,7 @@ func hostileStorm(t *testing.T, honest int, roles []string, lasts time.Duration)
 		var wg sync.WaitGroup
 		victims := addresses(t, w.Nodes()[:honest])
 		for _, x := range all {
-			wg.Go(func() { x.attack(ctx, victims) })
+			wg.Go(func() { x.attack(ctx, x.share(all, victims)) })
 		}
 		ledger := w.Storm(id, testnet.Storm{
 			Seed: seed, Lasts: lasts, Churn: 0.20, Down: 30 * time.Second, Flap: time.Minute, Writes: 0.5, Rotate: 150 * time.Second,
@@ -159,6 +160,18 @@ func hostileStorm(t *testing.T, honest int, roles []string, lasts time.Duration)
 		judged(t, all, heard, victims, lasts)
 	})
 	t.Logf("%v of the wall clock", time.Since(wall))
+}
+
+// share is whom a host visits, and how often: those of one role part the victims
+// among them, and visit together as often as one alone would. What a visit moves
+// grows with the space.
+func (x *hostile) share(all []*hostile, victims []peer.AddrInfo) (mine []peer.AddrInfo) {
+	like := slices.DeleteFunc(slices.Clone(all), func(y *hostile) bool { return y.role != x.role })
+	x.pace = visitEvery * time.Duration(len(like))
+	for i := slices.Index(like, x); i < len(victims); i += len(like) {
+		mine = append(mine, victims[i])
+	}
+	return mine
 }
 
 // catchUp lets hostile members know a new epoch: they are members still.

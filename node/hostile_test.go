@@ -37,6 +37,7 @@ type hostile struct {
 	h    host.Host
 	keys reconcile.FetchKey // of a stranger, who has no other
 	rand *mrand.Rand        // attack's
+	pace time.Duration      // between two visits
 
 	served, led, gave, sent atomic.Int64 // streams answered, opened; runs given; frames gossiped
 
@@ -65,7 +66,7 @@ func newHostile(t *testing.T, role string, loot *node.Loot, key crypto.PrivKey, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &hostile{role: role, h: h, rand: mrand.New(mrand.NewPCG(seed, 3)), known: []*node.Loot{loot}, deeds: map[peer.ID][]deed{}}
+	x := &hostile{role: role, h: h, pace: visitEvery, rand: mrand.New(mrand.NewPCG(seed, 3)), known: []*node.Loot{loot}, deeds: map[peer.ID][]deed{}}
 	if role == stranger {
 		_, sk, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
@@ -316,11 +317,15 @@ func (x *hostile) attack(ctx context.Context, victims []peer.AddrInfo) {
 	for ctx.Err() == nil {
 		v := victims[x.rand.IntN(len(victims))]
 		wg.Go(func() { x.visit(ctx, v) })
-		if pause(ctx, 400*time.Millisecond); x.role == glutton { // it asks for much
-			pause(ctx, 1600*time.Millisecond)
+		if pause(ctx, x.pace); x.role == glutton { // it asks for much
+			pause(ctx, 4*x.pace)
 		}
 	}
 }
+
+// visitEvery is how long a host waits after one visit for the next, where it is
+// the only one of its role.
+const visitEvery = 400 * time.Millisecond
 
 func pause(ctx context.Context, d time.Duration) {
 	select {
