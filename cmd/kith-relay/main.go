@@ -194,7 +194,7 @@ func (f *flags) serve(ctx context.Context, stdout, stderr io.Writer) error {
 		say.Metrics = "http://" + m.Addr().String() + "/metrics"
 		go serveMetrics(m, r, log)
 	}
-	if err := resident.Settle(os.Getenv); err != nil {
+	if err := resident.Trim(); err != nil {
 		log.Info("the memory that only the start needed is kept", "err", err)
 	}
 	if err := json.NewEncoder(stdout).Encode(say); err != nil {

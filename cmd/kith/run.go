@@ -72,7 +72,7 @@ func (c *runCmd) Run(a *app) error {
 		log.Warn("the key file has no passphrase: whoever gets this disk can read everything")
 	}
 	return n.Run(a.ctx, func(r node.Ready) {
-		if err := resident.Settle(a.env); err != nil {
+		if err := resident.Trim(); err != nil {
 			log.Info("the memory that only the start needed is kept", "err", err)
 		}
 		if err := json.NewEncoder(a.stdout).Encode(r); err != nil {

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// trim takes the pages of the program out of the process: its start touches
+// Trim takes the pages of the program out of the process: its start touches
 // nearly all of them, with those that the kernel maps around each, and what
 // runs then half. They are the file's and unchanged. The kernel keeps them, and
 // maps them again as they are touched, a microsecond for 64 KiB.
-func trim() error {
+func Trim() error {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return fmt.Errorf("read what is mapped: %w", err)

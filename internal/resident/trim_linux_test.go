@@ -31,7 +31,7 @@ func TestUnwritten(t *testing.T) {
 // The program goes on with fewer of its pages in memory.
 func TestTrim(t *testing.T) {
 	before := filePages(t)
-	if err := trim(); err != nil {
+	if err := Trim(); err != nil {
 		t.Fatal(err)
 	}
 	if after := filePages(t); after >= before {

@@ -2,5 +2,5 @@
 
 package resident
 
-// trim does nothing where the system has no way to say what a mapping holds.
-func trim() error { return nil }
+// Trim does nothing where the system has no way to say what a mapping holds.
+func Trim() error { return nil }
