@@ -40,7 +40,10 @@ type actor struct {
 
 	hub hub // of those who follow the space
 
-	still sync.RWMutex // keeps what is in memory and in the store the same while both are read
+	// drawing is held while an author's records are drawn again: who reads records
+	// waits, and sees them as they were or as they are. Taken before still.
+	drawing sync.RWMutex
+	still   sync.RWMutex // keeps what is in memory and in the store the same while both are read
 
 	mu         sync.RWMutex // guards what follows; written by run's goroutine alone
 	name       string       // local petname

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -41,7 +42,7 @@ func (a *actor) weigh(st *control.State, ch *chain, at *position, env envelope.E
 }
 
 // recutMeta names the authors whose records are to be drawn again: from the
-// commit that cut a chain of theirs until the records are drawn.
+// commit that cut a chain of theirs until the records are drawn, all of them.
 const recutMeta = "recut"
 
 // recount marks the authors of whom more is materialised than counts after an
@@ -97,18 +98,22 @@ func (a *actor) loadRecut() (authors []space.DID, err error) {
 	return authors, nil
 }
 
-// rebuildOwed draws the records of marked authors again.
+// rebuildOwed draws the records of marked authors again, while nobody reads.
 func (a *actor) rebuildOwed() {
+	if len(a.recut) == 0 || a.broken != nil {
+		return
+	}
+	a.drawing.Lock()
+	defer a.drawing.Unlock()
 	for len(a.recut) > 0 && a.broken == nil {
 		if err := a.rebuild(a.recut[0]); err != nil {
 			a.fail(err)
 			return
 		}
-		a.recut = a.recut[1:]
 	}
 }
 
-// rebuild forgets what is drawn from one author's entries and begins anew.
+// rebuild forgets what is drawn from one author's entries and draws it anew.
 // What this device itself wrote beyond the cut, while it is a member, it
 // writes again: it was acknowledged.
 func (a *actor) rebuild(author space.DID) error {
@@ -123,11 +128,13 @@ func (a *actor) rebuild(author space.DID) error {
 		return err
 	}
 	c := a.begin()
-	c.owe(a.recut[1:])
+	c.owe(a.recut) // until all is drawn
+	var chains []*chain
 	for _, ch := range a.chains {
 		if ch.author == author {
 			c.applied[ch] = position{attribution: ch.attribution}
 			ch.reader = nil
+			chains = append(chains, ch)
 		}
 	}
 	if author == a.self.did {
@@ -143,6 +150,21 @@ func (a *actor) rebuild(author space.DID) error {
 	if err := c.commit(store.Own); err != nil {
 		return err
 	}
+	for _, ch := range chains {
+		if head, ok := ch.epoch.topic.Chain(ch.id); ok {
+			for a.catchUp(ch, head.Head.Seq) {
+			}
+		}
+	}
+	if a.broken != nil {
+		return a.broken
+	}
+	done := a.begin()
+	done.owe(a.recut[1:])
+	if err := done.commit(store.Derived); err != nil {
+		return err
+	}
+	a.recut = a.recut[1:]
 	a.log.Info("records drawn again", "author", fingerprintOf(author), "held", len(again))
 	return nil
 }
@@ -168,27 +190,47 @@ func (a *actor) stillWrites() bool {
 	return a.writes()
 }
 
-// beyondCuts are the batches of this device's chains that a cut left out.
+// beyondCuts are the batches of this device's chains that a cut left out, in the
+// order in which they were written, but for those that it has written again: the
+// rev of a batch stays.
 func (a *actor) beyondCuts() ([]space.Batch, error) {
-	var out []space.Batch
-	for _, ch := range a.chains {
-		if ch.c != a.self.c || ch.device != a.self.device.ID() {
-			continue
+	lost, kept := map[space.TID]space.Batch{}, map[space.TID]bool{}
+	for _, bounded := range []bool{true, false} {
+		if !bounded && len(lost) == 0 {
+			break // nothing that could have been written again
 		}
-		b := boundOf(a.ctl, &ch.position, ch.epoch.n, ch.id)
-		head, ok := ch.epoch.topic.Chain(ch.id)
-		if !b.Bounded || !ok || !b.None && head.Head.Seq <= b.Seq {
-			continue
-		}
-		err := a.batches(ch, head, func(seq uint64, batch space.Batch) {
-			if (b.None || seq > b.Seq) && len(batch.Ops) > 0 {
-				batch.Stmt = nil
-				out = append(out, batch)
+		for _, ch := range a.chains {
+			b := boundOf(a.ctl, &ch.position, ch.epoch.n, ch.id)
+			head, ok := ch.epoch.topic.Chain(ch.id)
+			if !ok || b.Bounded != bounded || ch.c != a.self.c || ch.device != a.self.device.ID() {
+				continue
 			}
-		})
-		if err != nil {
-			return nil, err
+			err := a.batches(ch, head, func(seq uint64, batch space.Batch) {
+				switch {
+				case len(batch.Ops) == 0:
+				case bounded && (b.None || seq > b.Seq):
+					batch.Stmt = nil
+					lost[batch.Rev] = batch
+				default:
+					kept[batch.Rev] = true
+				}
+			})
+			if err != nil {
+				return nil, err
+			}
 		}
+	}
+	for _, row := range a.held.rows {
+		b, err := space.DecodeBatch(row.Body)
+		if err != nil {
+			return nil, fmt.Errorf("read what is held: %w", err)
+		}
+		kept[b.Rev] = true
+	}
+	maps.DeleteFunc(lost, func(rev space.TID, _ space.Batch) bool { return kept[rev] })
+	out := make([]space.Batch, 0, len(lost))
+	for _, rev := range slices.Sorted(maps.Keys(lost)) {
+		out = append(out, lost[rev])
 	}
 	return out, nil
 }

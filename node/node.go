@@ -410,8 +410,9 @@ func (n *Node) readSpace(name string) (*actor, error) {
 }
 
 func (n *Node) startRead(a *actor) error {
+	a.rebuildOwed() // what a crash interrupted is there before anybody reads
 	if n.store.Recovered() {
-		a.retry() // what was dropped is there before anybody reads
+		a.retry() // and what was dropped
 	}
 	return n.start(a)
 }

@@ -22,6 +22,8 @@ func (n *Node) Record(_ context.Context, id space.ID, author space.DID, path spa
 	if err != nil {
 		return xrpc.Record{}, err
 	}
+	a.drawing.RLock()
+	defer a.drawing.RUnlock()
 	if author == "" {
 		if author, err = a.authorOf(path); err != nil {
 			return xrpc.Record{}, err
@@ -83,6 +85,8 @@ func (n *Node) Records(_ context.Context, id space.ID, q xrpc.RecordQuery) ([]xr
 	if err != nil {
 		return nil, "", err
 	}
+	a.drawing.RLock()
+	defer a.drawing.RUnlock()
 	repos := a.snapshot(q.Repo)
 	var out []xrpc.Record
 	for _, author := range sortedAuthors(repos, q.Reverse) {

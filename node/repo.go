@@ -109,6 +109,8 @@ type repoView struct {
 // view holds an author's repo still, until Release. A repo never written fails
 // with space.ErrRepoNotFound.
 func (a *actor) view(author space.DID) (*repoView, error) {
+	a.drawing.RLock()
+	defer a.drawing.RUnlock()
 	a.still.RLock()
 	defer a.still.RUnlock()
 	a.mu.Lock() // Clone marks the original as shared
