@@ -129,12 +129,10 @@ func (a *actor) rebuild(author space.DID) error {
 	}
 	c := a.begin()
 	c.owe(a.recut) // until all is drawn
-	var chains []*chain
 	for _, ch := range a.chains {
 		if ch.author == author {
 			c.applied[ch] = position{attribution: ch.attribution}
 			ch.reader = nil
-			chains = append(chains, ch)
 		}
 	}
 	if author == a.self.did {
@@ -150,12 +148,7 @@ func (a *actor) rebuild(author space.DID) error {
 	if err := c.commit(store.Own); err != nil {
 		return err
 	}
-	for _, ch := range chains {
-		if head, ok := ch.epoch.topic.Chain(ch.id); ok {
-			for a.catchUp(ch, head.Head.Seq) {
-			}
-		}
-	}
+	a.catchUpAll() // also what a crash left unread of this author's chains
 	if a.broken != nil {
 		return a.broken
 	}

@@ -546,10 +546,15 @@ func (a *actor) backlog(ch *chain, from, to uint64) []envelope.Envelope {
 	return envs
 }
 
-// retry materialises what is accepted and not looked at, in steps of bounded
-// size, until no chain moves any more.
+// retry materialises what is accepted and not looked at.
 func (a *actor) retry() {
 	a.takeEarly()
+	a.catchUpAll()
+}
+
+// catchUpAll takes all chains towards their last envelopes, in steps of bounded
+// size, until none moves any more.
+func (a *actor) catchUpAll() {
 	for moved := true; moved && a.broken == nil; {
 		moved = false
 		for _, e := range a.epochs {
