@@ -315,6 +315,9 @@ func TestDelegationCut(t *testing.T) {
 			f.within(time.Minute, "and what came early", f.has(n, parent, "early-3"))
 		}
 		time.Sleep(3 * time.Minute)
+		if left, err := node.Unwritten(f.Node(2).Node, parent); err != nil || left != 0 {
+			t.Errorf("%d batches would be written once more, %v", left, err)
+		}
 		for n := range 3 {
 			if err := f.Node(n).Has(parent, "late"); err == nil {
 				t.Errorf("node %d shows what was written after the removal", n)

@@ -16,16 +16,17 @@ func (n *Node) Spoil(id space.ID, records, disk, memory bool) error {
 		return err
 	}
 	reply := make(chan error, 1)
-	err, sendErr := ask(n.ctx, a, spoiling(func() { reply <- a.spoil(records, disk, memory) }), reply)
+	err, sendErr := ask(n.ctx, a, errand(func() { reply <- a.spoil(records, disk, memory) }), reply)
 	if sendErr != nil {
 		return sendErr
 	}
 	return err
 }
 
-type spoiling func()
+// errand is done by the goroutine that owns the space.
+type errand func()
 
-func (f spoiling) handle(*actor) { f() }
+func (f errand) handle(*actor) { f() }
 
 func (a *actor) spoil(records, disk, memory bool) error {
 	a.mu.Lock()

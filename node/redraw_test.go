@@ -7,17 +7,8 @@ import (
 	"testing"
 
 	"github.com/kithnet/kith/internal/store/storetest"
-	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/xrpc"
 )
-
-// redraw draws an author's records again.
-type redraw struct {
-	author space.DID
-	reply  chan error
-}
-
-func (m redraw) handle(a *actor) { m.reply <- a.drawAgain(m.author) }
 
 // TestDrawnAgainUnseen: while an author's records are drawn again nobody sees
 // that some are missing, and after a power cut in the middle of it a node that
@@ -59,8 +50,8 @@ func TestDrawnAgainUnseen(t *testing.T) {
 			seen = append(seen, fmt.Errorf("at operation %d: %v", len(cuts)/2, r))
 		}
 	}
-	m := redraw{n.self.did, make(chan error, 1)}
-	err, sendErr := ask(t.Context(), a, m, m.reply)
+	reply := make(chan error, 1)
+	err, sendErr := ask(t.Context(), a, errand(func() { reply <- a.drawAgain(n.self.did) }), reply)
 	if err = errors.Join(err, sendErr); err != nil {
 		t.Fatal(err)
 	}
