@@ -191,6 +191,13 @@ func (w *twinWatch) opens(chain envelope.ChainID) {
 	w.opened[chain] = true
 }
 
+// isOurs reports whether this process opened the chain, and so wrote all of it.
+func (w *twinWatch) isOurs(chain envelope.ChainID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.opened[chain]
+}
+
 // saw looks at an entry of this device's that somebody brought.
 func (w *twinWatch) saw(chain envelope.ChainID, rev space.TID) {
 	w.mu.Lock()

@@ -307,6 +307,9 @@ func (r *replica) Run(chain envelope.ChainID, from, to uint64, maxBytes int) (*e
 	return &ch.Cert, envs, nil
 }
 
+// Signed reports whether this process wrote the chain.
+func (r *replica) Signed(chain envelope.ChainID) bool { return r.a.self.twin.isOurs(chain) }
+
 // Idle lets go of what was read to be sent.
 func (r *replica) Idle() { r.cursor.Close() }
 

@@ -36,6 +36,12 @@ type Replica interface {
 // not asked any more for a while, at the end of a round and of the session.
 type Idler interface{ Idle() }
 
+// Signer is a Replica of somebody who writes: it knows the chains of which it
+// signed every envelope itself, which no badly signed one can end a run of.
+type Signer interface {
+	Signed(chain envelope.ChainID) bool
+}
+
 // Delivered is what became of a run.
 type Delivered struct {
 	Accepted  int // new here

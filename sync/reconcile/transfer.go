@@ -306,7 +306,10 @@ func (s *Session) run(r Range) (Envelopes, error) {
 		return Envelopes{}, err
 	}
 	first, last := run[0].Seq(), run[len(run)-1].Seq()
-	m := Envelopes{Run: run[:envelope.Covered(run)]}
+	m := Envelopes{Run: run}
+	if own, ok := s.cfg.Replica.(Signer); !ok || !own.Signed(r.Chain) {
+		m.Run = run[:envelope.Covered(run)]
+	}
 	if r.From == 0 {
 		m.Cert = cert
 	}
