@@ -188,20 +188,21 @@ func (a *actor) stillWrites() bool {
 // rev of a batch stays.
 func (a *actor) beyondCuts() ([]space.Batch, error) {
 	lost, kept := map[space.TID]space.Batch{}, map[space.TID]bool{}
-	for _, bounded := range []bool{true, false} {
-		if !bounded && len(lost) == 0 {
+	for _, cut := range []bool{true, false} {
+		if !cut && len(lost) == 0 {
 			break // nothing that could have been written again
 		}
 		for _, ch := range a.chains {
 			b := boundOf(a.ctl, &ch.position, ch.epoch.n, ch.id)
 			head, ok := ch.epoch.topic.Chain(ch.id)
-			if !ok || b.Bounded != bounded || ch.c != a.self.c || ch.device != a.self.device.ID() {
+			beyond := b.Bounded && (b.None || head.Head.Seq > b.Seq)
+			if !ok || beyond != cut || ch.c != a.self.c || ch.device != a.self.device.ID() {
 				continue
 			}
 			err := a.batches(ch, head, func(seq uint64, batch space.Batch) {
 				switch {
 				case len(batch.Ops) == 0:
-				case bounded && (b.None || seq > b.Seq):
+				case cut && (b.None || seq > b.Seq):
 					batch.Stmt = nil
 					lost[batch.Rev] = batch
 				default:

@@ -54,7 +54,8 @@ const (
 func newRedialer(h host.Host, book *peerBook, always []peer.AddrInfo, spaces func() [][32]byte, log *slog.Logger) *redialer {
 	return &redialer{
 		h: h, book: book, spaces: spaces, always: always, log: log,
-		wake: make(chan struct{}, 1), rests: map[peer.ID]time.Time{}, news: map[peer.ID]bool{}, flying: map[peer.ID]bool{}, backoff: map[peer.ID]*dialBackoff{}, probed: map[[32]byte]time.Time{},
+		wake: make(chan struct{}, 1), rests: map[peer.ID]time.Time{}, news: map[peer.ID]bool{},
+		flying: map[peer.ID]bool{}, backoff: map[peer.ID]*dialBackoff{}, probed: map[[32]byte]time.Time{},
 	}
 }
 

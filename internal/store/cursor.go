@@ -72,10 +72,7 @@ func (c *Cursor) more() bool {
 // reach makes ahead begin at a seq, if that is here.
 func (c *Cursor) reach(chain envelope.ChainID, from, to uint64, maxBytes int) error {
 	straight := c.chain == chain && c.next == from && from > 0
-	if straight && len(c.ahead) > 0 {
-		return nil
-	}
-	if straight && c.more() {
+	if straight && (len(c.ahead) > 0 || c.more()) {
 		return nil
 	}
 	c.Close()
