@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -188,8 +189,40 @@ func dial(ctx context.Context, h host.Host, to peer.AddrInfo) error {
 	if to.ID == h.ID() {
 		return errors.New("that is this node's own address")
 	}
-	if err := h.Connect(ctx, to); err != nil {
+	err := h.Connect(ctx, to)
+	for tries := 1; err != nil && crossed(err) && tries < crossings; tries++ {
+		select {
+		case <-time.After(rand.N(crossingPause)):
+		case <-ctx.Done():
+			return fmt.Errorf("connect to %s: %w", to.ID, err)
+		}
+		forgetFailures(h, to.ID)
+		err = h.Connect(ctx, to)
+	}
+	if err != nil {
 		return fmt.Errorf("connect to %s: %w", to.ID, err)
 	}
 	return nil
+}
+
+const (
+	crossings     = 4 // dials of one peer that may cross its own
+	crossingPause = 100 * time.Millisecond
+)
+
+// crossed reports whether a dial failed because the peer dialled this node in
+// the same instant: both dial from the port they listen on, TCP makes one
+// connection of the two SYNs (RFC 9293, 3.5), and on it both are TLS clients.
+// Both see it fail. crypto/tls has no error value for this.
+func crossed(err error) bool {
+	return strings.Contains(err.Error(), "unexpected handshake message of type *tls.clientHelloMsg") ||
+		strings.Contains(err.Error(), "remote error: tls: unexpected message")
+}
+
+// forgetFailures lets a peer be dialled although it just failed: the swarm's
+// own back-off grows to minutes.
+func forgetFailures(h host.Host, p peer.ID) {
+	if s, ok := h.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(p)
+	}
 }

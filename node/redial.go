@@ -11,7 +11,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 )
 
 // redialer keeps every space connected to some of its peers, and the node to
@@ -272,10 +271,7 @@ func (r *redialer) connected(p peer.ID) bool {
 }
 
 func (r *redialer) try(ctx context.Context, p peer.AddrInfo) error {
-	// The swarm's own back-off grows to minutes; ours decides here.
-	if s, ok := r.h.Network().(*swarm.Swarm); ok {
-		s.Backoff().Clear(p.ID)
-	}
+	forgetFailures(r.h, p.ID) // our own back-off decides here
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	// Where a relay of ours is up, whoever uses it too can be reached through it.
