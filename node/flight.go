@@ -63,10 +63,25 @@ func (a *actor) takeOff(g *runGroup) bool {
 		a.flight = &flight{c: c, g: g, written: make(chan error, 1)}
 		a.still.Lock()
 		go func(written chan<- error) { written <- a.store.Commit(store.Remote, &c.batch) }(a.flight.written)
+		a.draft(c)
 		return true
 	}
 	a.landed(c, g, err)
 	return true
+}
+
+// draft makes what a change that is being written will show, as far as that
+// takes long.
+func (a *actor) draft(c *change) {
+	drafts := make([]func(), 0, len(c.staged))
+	a.mu.Lock()
+	for _, s := range c.staged {
+		drafts = append(drafts, s.Draft())
+	}
+	a.mu.Unlock()
+	for _, draft := range drafts {
+		draft()
+	}
 }
 
 // touchDown waits until what is being written is, and shows it.

@@ -318,10 +318,10 @@ func openAhead(openers func() *seal.Opener, envs []envelope.Envelope, s *sealer)
 	}
 	out := make([]opened, len(envs))
 	inParallel(parts, func(p int) {
-		o := openers()
+		o, puts := openers(), new(space.Puts)
 		for i := p * len(envs) / parts; i < (p+1)*len(envs)/parts; i++ {
 			if envs[i].Type() == envelope.Entry {
-				out[i] = open(o, envs[i])
+				out[i] = open(o, envs[i], puts)
 			}
 		}
 		s.seal(out[p*len(envs)/parts:(p+1)*len(envs)/parts], envs[p*len(envs)/parts:])
@@ -329,7 +329,7 @@ func openAhead(openers func() *seal.Opener, envs []envelope.Envelope, s *sealer)
 	return out
 }
 
-func open(opener *seal.Opener, e envelope.Envelope) opened {
+func open(opener *seal.Opener, e envelope.Envelope, puts *space.Puts) opened {
 	o := opened{Opened: opener.Open(e)}
 	body, whole := o.Whole()
 	if !whole {
@@ -338,6 +338,7 @@ func open(opener *seal.Opener, e envelope.Envelope) opened {
 	o.whole = true
 	if o.batch, o.err = space.DecodeBatch(body); o.err == nil {
 		o.batch.Sum()
+		puts.Take(&o.batch)
 	}
 	return o
 }

@@ -58,6 +58,8 @@ type Batch struct {
 	Rev  TID
 	Ops  []Op
 	Stmt *Statement
+
+	puts *Puts // which holds what the batch puts; nil: none does
 }
 
 // Encode gives the body. It refuses what DecodeBatch would.

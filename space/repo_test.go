@@ -117,12 +117,15 @@ func TestNaiveRepo(t *testing.T) {
 		staged := repo.Begin()
 		var below []*Staged
 		commit := func() {
-			for _, s := range below {
+			for _, s := range append(below, staged) {
+				if rapid.Bool().Draw(t, "draft") {
+					s.Draft()()
+				}
 				s.Commit()
 			}
-			staged.Commit()
 			below = nil
 		}
+		shared := new(Puts)
 		for i, sb := range history {
 			switch rapid.IntRange(0, 3).Draw(t, "first") {
 			case 0: // put a stage on top
@@ -136,6 +139,13 @@ func TestNaiveRepo(t *testing.T) {
 				commit()
 				repo.Begin().Apply(history[len(history)-1].batch, history[len(history)-1].stamp)
 				staged = repo.Begin()
+			}
+			switch rapid.IntRange(0, 3).Draw(t, "ahead") { // what the batch puts is hashed before its turn
+			case 0:
+				shared = new(Puts)
+				fallthrough
+			case 1:
+				shared.Take(&sb.batch)
 			}
 			if rapid.Bool().Draw(t, "unseen") { // what was looked at is hashed
 				staged.Apply(sb.batch, sb.stamp)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/kithnet/kith/sync/lthash"
+	"github.com/tidwall/btree"
 )
 
 // Staged is a repo with batches applied that nobody else sees yet. Commit
@@ -16,8 +17,9 @@ type Staged struct {
 	under   *Staged // to be committed before; nil: the repo itself
 	base    uint64  // the repo's commits at Begin
 	overlay map[Path]*Leaf
-	moved   []moved  // not in the set hash yet
-	changes []Change // of the last Apply
+	moved   []moved             // not in the set hash yet
+	changes []Change            // of the last Apply
+	leaves  *btree.BTreeG[item] // what Commit makes the repo's; nil: not begun
 	totals
 }
 
@@ -25,6 +27,28 @@ type Staged struct {
 type moved struct {
 	path     Path
 	old, new CID
+	puts     *Puts // of the batch that new came in
+}
+
+// Puts is the set hash of all that some batches put: the longest part of
+// applying them, and the one that can be done before their turn, away from the
+// repo. If then all of it is put, and nothing of it was put before or is older
+// than what stands there, it is taken as a whole.
+type Puts struct {
+	n     int
+	state lthash.State
+}
+
+// Take adds what b puts, and notes in b that it did. b is applied as it is now.
+func (p *Puts) Take(b *Batch) {
+	var buf [512]byte
+	for i := range b.Ops {
+		if op := &b.Ops[i]; op.Value != nil {
+			p.state.Add(AppendElement(buf[:0], op.Path, op.sum()))
+			p.n++
+		}
+	}
+	b.puts = p
 }
 
 // Begin stages changes to r.
@@ -69,7 +93,7 @@ func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
 			continue
 		}
 		c := Change{Path: op.Path, Old: old.CID, New: op.sum(), Stamp: stamp, Value: op.Value}
-		s.set(c)
+		s.set(c, b.puts)
 		changes = append(changes, c)
 	}
 	slices.Reverse(changes)
@@ -79,7 +103,7 @@ func (s *Staged) Apply(b Batch, stamp Stamp) []Change {
 
 // set replaces a leaf and keeps count and hash in step: out goes the value
 // that stood there, whatever the writer believed did.
-func (s *Staged) set(c Change) {
+func (s *Staged) set(c Change, puts *Puts) {
 	s.overlay[c.Path] = &Leaf{CID: c.New, Stamp: c.Stamp}
 	if c.Old == c.New {
 		return
@@ -90,7 +114,7 @@ func (s *Staged) set(c Change) {
 	if !c.New.IsZero() {
 		s.count++
 	}
-	s.moved = append(s.moved, moved{c.Path, c.Old, c.New})
+	s.moved = append(s.moved, moved{c.Path, c.Old, c.New, puts})
 }
 
 // foldShare is how many changes are worth a goroutine.
@@ -99,6 +123,7 @@ const foldShare = 32
 // Fold brings the set hash up to what was applied: in pieces that spread may
 // run at once. Whatever reads the hash does it too, piece by piece.
 func (s *Staged) Fold(spread lthash.Spread) {
+	s.foldPuts()
 	s.state.Fold(spread, len(s.moved), foldShare, func(part *lthash.State, i int) {
 		var buf [512]byte
 		c := &s.moved[i]
@@ -111,6 +136,26 @@ func (s *Staged) Fold(spread lthash.Spread) {
 	})
 	clear(s.moved)
 	s.moved = s.moved[:0]
+}
+
+// foldPuts takes what was put as a whole from where it was worked out.
+func (s *Staged) foldPuts() {
+	for to := 0; to < len(s.moved); {
+		from, puts, n := to, s.moved[to].puts, 0
+		for ; to < len(s.moved) && s.moved[to].puts == puts; to++ {
+			if !s.moved[to].new.IsZero() {
+				n++
+			}
+		}
+		if puts == nil || n != puts.n {
+			continue
+		}
+		s.state.Merge(&puts.state)
+		for i := range s.moved[from:to] {
+			s.moved[from+i].new = CID{}
+		}
+	}
+	s.moved = slices.DeleteFunc(s.moved, func(m moved) bool { return m.old == m.new })
 }
 
 // Leaf is what stands at p, staged batches included.
@@ -141,18 +186,41 @@ func (s *Staged) Digest() [32]byte {
 	return s.state.Sum()
 }
 
+// Draft begins what takes longest of Commit: the function that it returns makes
+// the index that the repo will have, beside the one that it has, and may run
+// while others read the repo. Nothing is applied after Draft, which panics
+// where Commit would.
+func (s *Staged) Draft() func() {
+	s.checkBase()
+	s.leaves = s.repo.leaves.Copy()
+	return func() { s.index(s.leaves) }
+}
+
+func (s *Staged) checkBase() {
+	if s.repo.commits != s.base {
+		panic("space: Commit of a Staged that is not based on its repo's state")
+	}
+}
+
+// index enters what is staged.
+func (s *Staged) index(leaves *btree.BTreeG[item]) {
+	for p, l := range s.overlay {
+		leaves.Set(s.repo.item(p, l))
+	}
+}
+
 // Commit makes the staged batches the repo's. It panics if another Staged of
 // the repo was committed since Begin, or this one before: its totals would
 // undo the other's.
 func (s *Staged) Commit() {
+	s.checkBase()
 	r := s.repo
-	if r.commits != s.base {
-		panic("space: Commit of a Staged that is not based on its repo's state")
-	}
 	r.commits++
 	s.Fold(nil)
-	for p, l := range s.overlay {
-		r.leaves.Set(r.item(p, l))
+	if s.leaves == nil {
+		s.index(r.leaves)
+	} else {
+		r.leaves = s.leaves
 	}
 	r.totals, s.under = s.totals, nil
 }
