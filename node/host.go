@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -48,7 +49,7 @@ func newHost(key crypto.PrivKey, listen []string, at *reach, agent string, exemp
 		libp2p.AddrsFactory(at.addrs),
 		libp2p.EnableRelay(),
 		at.punch.option(),
-		libp2p.SwarmOpts(swarm.WithDialTimeout(addrTimeout), swarm.WithDialTimeoutLocal(addrTimeout)),
+		libp2p.SwarmOpts(swarm.WithDialTimeout(addrTimeout), swarm.WithDialTimeoutLocal(addrTimeout), swarm.WithDialRanker(rankDials)),
 		libp2p.UserAgent(agent),
 	}
 	if len(extra) == 0 {
@@ -60,6 +61,34 @@ func newHost(key crypto.PrivKey, listen []string, at *reach, agent string, exemp
 		return nil, fmt.Errorf("listen on %s: %w", strings.Join(listen, ", "), err)
 	}
 	return h, nil
+}
+
+// rankDials says when each address of a peer is dialled. It is libp2p's order
+// but for one thing: on this machine and in private networks TCP is first and
+// QUIC after it, not the other way round. The kernel moves TCP in large pieces,
+// so that a fill takes a quarter less of processor time, and what QUIC does
+// better needs a network that loses packets or a NAT.
+func rankDials(addrs []multiaddr.Multiaddr) []network.AddrDelay {
+	ranked := swarm.DefaultDialRanker(addrs)
+	first := slices.IndexFunc(ranked, func(r network.AddrDelay) bool { return isNearTCP(r.Addr) })
+	if first < 0 {
+		return ranked
+	}
+	before := ranked[first].Delay
+	for i, r := range ranked {
+		switch {
+		case isNearTCP(r.Addr):
+			ranked[i].Delay -= before
+		case manet.IsPrivateAddr(r.Addr) && !isCircuit(r.Addr):
+			ranked[i].Delay += swarm.PrivateTCPDelay
+		}
+	}
+	return ranked
+}
+
+func isNearTCP(a multiaddr.Multiaddr) bool {
+	_, last := multiaddr.SplitLast(a)
+	return last != nil && last.Protocol().Code == multiaddr.P_TCP && manet.IsPrivateAddr(a)
 }
 
 // portFile keeps the port drawn at the first start, so that addresses given

@@ -2,14 +2,17 @@ package node
 
 import (
 	"errors"
+	"maps"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/multiformats/go-multiaddr"
 )
 
 // TestDialsCross: where two peers dial each other in the same instant, each
@@ -48,6 +51,45 @@ func TestDialsCross(t *testing.T) {
 				}
 			}
 			return nil
+		})
+	}
+}
+
+// TestRankDials: near, TCP is dialled before QUIC; far away nothing differs
+// from libp2p's order.
+func TestRankDials(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		name string
+		want map[string]time.Duration
+	}{
+		{"near", map[string]time.Duration{
+			"/ip4/127.0.0.1/tcp/1": 0, "/ip4/192.168.1.2/tcp/2": 30 * ms,
+			"/ip4/127.0.0.1/udp/1/quic-v1": 30 * ms, "/ip4/192.168.1.2/udp/2/quic-v1": 60 * ms,
+		}},
+		{"near, no TCP", map[string]time.Duration{"/ip4/10.0.0.1/udp/1/quic-v1": 0, "/ip4/10.0.0.1/tcp/1/ws": 30 * ms}},
+		{"far", map[string]time.Duration{"/ip4/9.9.9.9/udp/1/quic-v1": 0, "/ip4/9.9.9.9/tcp/1": 250 * ms}},
+		{"both", map[string]time.Duration{
+			"/ip4/10.0.0.1/tcp/1": 0, "/ip4/10.0.0.1/udp/1/quic-v1": 30 * ms,
+			"/ip4/9.9.9.9/udp/1/quic-v1": 0, "/ip4/9.9.9.9/tcp/1": 250 * ms,
+		}},
+		{"through a relay near by", map[string]time.Duration{
+			"/ip4/10.0.0.1/udp/1/quic-v1": 30 * ms, "/ip4/10.0.0.1/tcp/1": 0,
+			"/ip4/10.0.0.2/udp/1/quic-v1/p2p/12D3KooWRucp4GrhuasxcdbTm4C4tkwgS6Vz1CgceWwv6iDYVNkc/p2p-circuit": 0,
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var addrs []multiaddr.Multiaddr
+			for a := range c.want {
+				addrs = append(addrs, multiaddr.StringCast(a))
+			}
+			got := map[string]time.Duration{}
+			for _, r := range rankDials(addrs) {
+				got[r.Addr.String()] = r.Delay
+			}
+			if !maps.Equal(got, c.want) {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
 		})
 	}
 }
