@@ -15,7 +15,7 @@ type batch struct {
 	rows int
 	n    int // how much of the write buffer they take
 	last leveldb.Batch
-	pool *sync.Pool // it came from; of one that is freed
+	pool *batchPool // it came from; of one that is freed
 }
 
 var _ leveldb.BatchReplay = (*batch)(nil)
@@ -78,27 +78,57 @@ func (b *batch) reset() {
 	b.last.Reset()
 }
 
-// pooledBytes is the most memory a batch keeps between uses.
-const pooledBytes = 4 << 20
+// pooledBytes is the most memory a batch keeps between uses, spareBytes if it is
+// kept for good.
+const (
+	pooledBytes = 4 << 20
+	spareBytes  = 1 << 20
+)
+
+// batchPool keeps batches for their next use. What one needs is as much as all
+// that a commit brings: where few are in use at once, spares are shared by all
+// processors and stay, for a sync.Pool has one for each and loses them while much
+// is written.
+type batchPool struct {
+	spares chan *batch
+	others sync.Pool
+}
 
 // A batch is used again for what it was used for before: it has the size.
 var (
-	commitBatches = sync.Pool{New: func() any { return new(batch) }}
-	runBatches    = sync.Pool{New: func() any { return new(batch) }}
-	recordBatches = sync.Pool{New: func() any { return new(batch) }}
+	commitBatches = batchPool{spares: make(chan *batch, 2)}
+	runBatches    batchPool
+	recordBatches batchPool
 )
 
-func newBatch() *batch { return batchFrom(&commitBatches) }
+func newBatch() *batch { return commitBatches.get() }
 
-func batchFrom(pool *sync.Pool) *batch {
-	b := pool.Get().(*batch)
-	b.pool = pool
-	return b
+func (p *batchPool) get() *batch {
+	select {
+	case b := <-p.spares:
+		return b
+	default:
+	}
+	if b, ok := p.others.Get().(*batch); ok {
+		return b
+	}
+	return &batch{pool: p}
+}
+
+func (p *batchPool) put(b *batch) {
+	if cap(b.raw) <= spareBytes {
+		select {
+		case p.spares <- b:
+			return
+		default:
+		}
+	}
+	p.others.Put(b)
 }
 
 func (b *batch) free() {
 	if cap(b.raw) <= pooledBytes {
 		b.reset()
-		b.pool.Put(b)
+		b.pool.put(b)
 	}
 }

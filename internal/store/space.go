@@ -98,18 +98,24 @@ func (w *rows) run(r *RunRow) error {
 // envelopes writes envelopes of one chain and their ids.
 func (w *rows) envelopes(envs []envelope.Envelope) {
 	for len(envs) > 0 {
-		n := w.segment(envs)
+		part, size := segment(envs)
 		topic, chain, first := envs[0].Topic(), envs[0].Chain(), envs[0].Seq()
 		w.blinder.run(tableSegment, topic, chain)
-		w.put(w.number(first), w.plain)
-		w.plain = w.plain[:0]
-		for i := range envs[:n] {
-			id := envs[i].ID()
-			w.plain = append(w.plain, id[:]...)
-		}
+		w.lay(w.number(first), size, func(to []byte) []byte {
+			for i := range part {
+				to = append(to, part[i].Bytes()...)
+			}
+			return to
+		})
 		w.blinder.run(tableIDs, topic, chain)
-		w.put(w.number(first), w.plain)
-		envs = envs[n:]
+		w.lay(w.number(first), len(part)*len(envelope.ID{}), func(to []byte) []byte {
+			for i := range part {
+				id := part[i].ID()
+				to = append(to, id[:]...)
+			}
+			return to
+		})
+		envs = envs[len(part):]
 	}
 }
 
@@ -120,14 +126,14 @@ func (r *RunRow) topic() envelope.TopicID {
 	return envelope.TopicOf(r.Chain.Cert.Issuer)
 }
 
-// segment lays the first envelopes into w.plain, as many as one value holds.
-func (w *rows) segment(envs []envelope.Envelope) (n int) {
-	w.plain = w.plain[:0]
-	for n < min(len(envs), segmentEnvelopes) && (n == 0 || len(w.plain)+envs[n].Len() <= segmentBytes) {
-		w.plain = append(w.plain, envs[n].Bytes()...)
+// segment is the first envelopes, as many as one value holds, and their size.
+func segment(envs []envelope.Envelope) (part []envelope.Envelope, size int) {
+	n := 0
+	for n < min(len(envs), segmentEnvelopes) && (n == 0 || size+envs[n].Len() <= segmentBytes) {
+		size += envs[n].Len()
 		n++
 	}
-	return n
+	return envs[:n], size
 }
 
 // check refuses a run that would leave a hole: a mistake of the caller.

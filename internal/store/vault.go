@@ -284,8 +284,8 @@ type rows struct {
 
 func (v *vault) rows() (*rows, error) { return v.rowsFrom(&commitBatches) }
 
-func (v *vault) rowsFrom(pool *sync.Pool) (*rows, error) {
-	r := &rows{v: v, blinder: v.blinder(), batch: batchFrom(pool)}
+func (v *vault) rowsFrom(pool *batchPool) (*rows, error) {
+	r := &rows{v: v, blinder: v.blinder(), batch: pool.get()}
 	rand.Read(r.nonce[:])
 	sub, err := chacha20.HChaCha20(v.enc[:], r.nonce[:])
 	if err != nil {
@@ -312,15 +312,31 @@ func (r *rows) keep() *batch {
 	return b
 }
 
-// put seals plain at key, in place.
+// put seals plain at key.
 func (r *rows) put(key, plain []byte) {
+	nonce := r.start(key, len(plain))
+	b := r.batch
+	b.raw = r.aead.Seal(b.raw, nonce[:], plain, key)
+}
+
+// lay is put of the n bytes that write appends, which are sealed where they are
+// written.
+func (r *rows) lay(key []byte, n int, write func(to []byte) []byte) {
+	nonce := r.start(key, n)
+	b := r.batch
+	from := len(b.raw)
+	b.raw = write(b.raw)
+	b.raw = r.aead.Seal(b.raw[:from], nonce[:], b.raw[from:], key)
+}
+
+// start writes a row up to its ciphertext, of which n bytes are sealed.
+func (r *rows) start(key []byte, n int) (nonce [chacha20poly1305.NonceSize]byte) {
 	r.count++
 	var head [nonceShared + binary.MaxVarintLen64]byte
 	copy(head[:], r.nonce[:])
-	n := nonceShared + binary.PutUvarint(head[nonceShared:], r.count)
-	var short [chacha20poly1305.NonceSize]byte
-	binary.BigEndian.PutUint64(short[4:], r.count)
-	b := r.batch
-	b.begin(key, n+len(plain)+r.aead.Overhead())
-	b.raw = r.aead.Seal(append(b.raw, head[:n]...), short[:], plain, key)
+	size := nonceShared + binary.PutUvarint(head[nonceShared:], r.count)
+	binary.BigEndian.PutUint64(nonce[4:], r.count)
+	r.batch.begin(key, size+n+r.aead.Overhead())
+	r.batch.raw = append(r.batch.raw, head[:size]...)
+	return nonce
 }
