@@ -199,11 +199,12 @@ func (s *sealer) seal(part []opened, envs []envelope.Envelope) {
 	}
 }
 
-// recordRows and opRows are memory of rows that are committed, to be used again:
-// a member that catches up would else take as much as it gets several times over.
+// Memory of what is committed, to be used again: a member that catches up would
+// else take as much as it gets several times over.
 var (
-	recordRows sync.Pool // *[]store.RecordRow
-	opRows     sync.Pool // *[]store.OpRow
+	openedEntries sync.Pool // *[]opened
+	recordRows    sync.Pool // *[]store.RecordRow
+	opRows        sync.Pool // *[]store.OpRow
 )
 
 // rowsOf gives empty rows with room for n.
@@ -229,6 +230,7 @@ func (m *runIn) free() {
 	for i := range m.ahead {
 		reuse(&recordRows, m.ahead[i].share)
 	}
+	reuse(&openedEntries, m.ahead)
 	m.ahead = nil
 }
 
@@ -316,7 +318,7 @@ func openAhead(openers func() *seal.Opener, envs []envelope.Envelope, s *sealer)
 	if parts < 2 || openers == nil {
 		return nil
 	}
-	out := make([]opened, len(envs))
+	out := rowsOf[opened](&openedEntries, len(envs))[:len(envs)]
 	inParallel(parts, func(p int) {
 		o, puts := openers(), new(space.Puts)
 		for i := p * len(envs) / parts; i < (p+1)*len(envs)/parts; i++ {

@@ -134,6 +134,15 @@ const (
 	aroundRecord   = 320
 )
 
+// sizeOf is about how much the rows of a batch take.
+func sizeOf(b *Batch) int {
+	n := sizeOfRecords(b.Records)
+	if b.Run != nil {
+		n += sizeOfRun(b.Run.Envs)
+	}
+	return n
+}
+
 func sizeOfRun(run []envelope.Envelope) int {
 	n := 256
 	for i := range run {

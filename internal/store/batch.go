@@ -82,7 +82,7 @@ func (b *batch) reset() {
 // kept for good.
 const (
 	pooledBytes = 4 << 20
-	spareBytes  = 1 << 20
+	spareBytes  = 2 << 20
 )
 
 // batchPool keeps batches for their next use. What one needs is as much as all
@@ -96,8 +96,8 @@ type batchPool struct {
 
 // A batch is used again for what it was used for before: it has the size.
 var (
-	commitBatches = batchPool{spares: make(chan *batch, 2)}
-	runBatches    batchPool
+	commitBatches = batchPool{spares: make(chan *batch, 1)}
+	runBatches    = batchPool{spares: make(chan *batch, 3)}
 	recordBatches batchPool
 )
 

@@ -41,6 +41,7 @@ func (s *Space) Commit(c Class, b *Batch) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	defer w.free()
+	w.batch.room(sizeOf(b))
 	if err := w.run(b.Run); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
@@ -193,7 +194,6 @@ const recordShare = 64
 
 // records seals many records in several goroutines, unless they are sealed.
 func (w *rows) records(records []RecordRow) {
-	w.batch.room(sizeOfRecords(records))
 	if w.sealedRecords(records) {
 		return
 	}
