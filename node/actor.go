@@ -71,6 +71,8 @@ type actor struct {
 	apart      map[space.DID]*apart                 // authors whose last word is not what we hold
 	doubt      bool                                 // the store was repaired and no peer has said since that nothing is missing
 
+	caughtUp atomic.Int64 // bytes of runs taken since the start
+
 	// Owned by run's goroutine.
 	writer    *seal.Writer
 	unstated  int                // own entries since the last statement

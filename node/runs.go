@@ -40,9 +40,33 @@ func inParallel(n int, f func(i int)) {
 	wg.Wait()
 }
 
-// groupBytes bounds the runs of one chain that are taken as one: they are
-// checked by the last signature and stored in one batch.
-const groupBytes = 256 << 10
+// depth is how much of a catch-up is under way at once.
+type depth struct {
+	group  int // bytes of runs of one chain that are taken as one: checked by the last signature, stored in one batch
+	ahead  int // groups that are prepared while one is stored
+	flight int // runs of a stream on their way to their space
+}
+
+// A space begins gently to take in what it missed: mostly that is little, and
+// needs half the memory so. After gentleBytes it goes as deep as it takes to keep
+// all processors busy.
+var (
+	gentle = depth{group: 128 << 10, ahead: 1, flight: 8}
+	full   = depth{group: 256 << 10, ahead: 2, flight: 16}
+)
+
+const gentleBytes = 8 << 20
+
+func (a *actor) depth() depth {
+	if a.caughtUp.Load() < gentleBytes {
+		return gentle
+	}
+	return full
+}
+
+// largeRun is how many bytes are worth to be opened ahead, however few entries
+// they are.
+const largeRun = 64 << 10
 
 // runGroup is runs of one chain that follow each other, on their way into the
 // space. What can be computed without it is, while the group before is stored.
@@ -53,16 +77,13 @@ type runGroup struct {
 	done chan struct{} // closed when the whole is prepared
 }
 
-// groupsAhead is how many groups are prepared while one is stored.
-const groupsAhead = 2
-
 // gather takes from the inbox the runs that go on where m ends, which was the
 // last one taken. met is another message that it met on the way, to be handled
 // next; nil: none.
 func (a *actor) gather(m *runIn) (g *runGroup, met message) {
 	g = &runGroup{runs: []*runIn{m}, size: runBytes(m.run)}
-	n := len(m.run)
-	for m.fork == nil && n > 0 && g.size < groupBytes && met == nil {
+	n, most := len(m.run), a.depth().group
+	for m.fork == nil && n > 0 && g.size < most && met == nil {
 		next, ok := a.inbox.take()
 		if !ok {
 			break
@@ -83,13 +104,14 @@ func (a *actor) gather(m *runIn) (g *runGroup, met message) {
 		}
 		g.all = &all
 	}
+	a.caughtUp.Add(int64(g.size))
 	return g, met
 }
 
 // lookAhead prepares the groups that come next. What was taken for it waits:
 // groups, and behind them at most one message of another kind.
 func (a *actor) lookAhead() {
-	for i := range groupsAhead {
+	for i := range a.depth().ahead {
 		var m message
 		switch n := len(a.taken); {
 		case i < n-1:
@@ -139,7 +161,7 @@ func (g *runGroup) whole() *runIn {
 func (a *actor) prepare(g *runGroup) {
 	g.done = make(chan struct{})
 	m := g.whole()
-	if len(m.run) < 2*openShare && g.size < groupBytes/4 || m.fork != nil {
+	if len(m.run) < 2*openShare && g.size < largeRun || m.fork != nil {
 		close(g.done)
 		return
 	}
@@ -312,7 +334,7 @@ const openShare = 16 // entries that are worth a goroutine
 // unless s is nil; nil if it is not worth it.
 func openAhead(openers func() *seal.Opener, envs []envelope.Envelope, s *sealer) []opened {
 	parts := min(len(envs)/openShare, 4*runtime.GOMAXPROCS(0))
-	if runBytes(envs) > groupBytes/4 {
+	if runBytes(envs) > largeRun {
 		parts = min(len(envs), 4*runtime.GOMAXPROCS(0)) // few and large
 	}
 	if parts < 2 || openers == nil {
@@ -353,14 +375,11 @@ func (o *opened) decoded(body []byte) (space.Batch, error) {
 	return space.DecodeBatch(body)
 }
 
-// flightRuns is how many runs of a stream are under way to their space at once.
-const flightRuns = 16
-
 var _ reconcile.Pipe = (*replica)(nil)
 
 // Submit hands a run to the space.
 func (r *replica) Submit(cert *envelope.Certificate, run []envelope.Envelope) {
-	if len(r.flight) >= flightRuns {
+	if len(r.flight) >= r.a.depth().flight {
 		r.land()
 	}
 	m := &runIn{topic: r.e.id, from: r.with, cert: cert, run: run, reply: make(chan ingested, 1)}
