@@ -225,6 +225,7 @@ func (s *sealer) seal(part []opened, envs []envelope.Envelope) {
 // else take as much as it gets several times over.
 var (
 	openedEntries sync.Pool // *[]opened
+	allPuts       = sync.Pool{New: func() any { return new(space.Puts) }}
 	recordRows    sync.Pool // *[]store.RecordRow
 	opRows        sync.Pool // *[]store.OpRow
 )
@@ -251,6 +252,10 @@ func reuse[R any](pool *sync.Pool, rows []R) {
 func (m *runIn) free() {
 	for i := range m.ahead {
 		reuse(&recordRows, m.ahead[i].share)
+		if puts := m.ahead[i].puts; puts != nil {
+			*puts = space.Puts{}
+			allPuts.Put(puts)
+		}
 	}
 	reuse(&openedEntries, m.ahead)
 	m.ahead = nil
@@ -325,7 +330,10 @@ type opened struct {
 	batch space.Batch
 	err   error
 	rows  []store.RecordRow // of the batch's ops, sealed
-	share []store.RecordRow // of the first of a part: the rows of all
+
+	// Of the first of a part, for all of it.
+	share []store.RecordRow
+	puts  *space.Puts
 }
 
 const openShare = 16 // entries that are worth a goroutine
@@ -342,13 +350,15 @@ func openAhead(openers func() *seal.Opener, envs []envelope.Envelope, s *sealer)
 	}
 	out := rowsOf[opened](&openedEntries, len(envs))[:len(envs)]
 	inParallel(parts, func(p int) {
-		o, puts := openers(), new(space.Puts)
+		o, puts := openers(), allPuts.Get().(*space.Puts)
 		for i := p * len(envs) / parts; i < (p+1)*len(envs)/parts; i++ {
 			if envs[i].Type() == envelope.Entry {
 				out[i] = open(o, envs[i], puts)
 			}
 		}
-		s.seal(out[p*len(envs)/parts:(p+1)*len(envs)/parts], envs[p*len(envs)/parts:])
+		part := out[p*len(envs)/parts : (p+1)*len(envs)/parts]
+		part[0].puts = puts
+		s.seal(part, envs[p*len(envs)/parts:])
 	})
 	return out
 }

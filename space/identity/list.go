@@ -184,9 +184,16 @@ func unpackAccount(b []byte) (Account, error) {
 	return a, nil
 }
 
+// shortList is not worth the megabyte that it takes to look for repetitions.
+const shortList = 2 << 10
+
 func deflate(b []byte) ([]byte, error) {
 	var out bytes.Buffer
-	w, err := flate.NewWriter(&out, flate.BestCompression)
+	level := flate.BestCompression
+	if len(b) <= shortList {
+		level = flate.HuffmanOnly
+	}
+	w, err := flate.NewWriter(&out, level)
 	if err == nil {
 		_, err = w.Write(b)
 	}

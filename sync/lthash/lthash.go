@@ -19,6 +19,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"sync"
 
 	"lukechampine.com/blake3/guts"
 )
@@ -76,25 +77,31 @@ func (s *State) Merge(t *State) {
 // all have. It is how who owns goroutines lends them.
 type Spread func(n int, f func(i int))
 
+// foldParts is the most pieces of a Fold.
+const foldParts = 16
+
+var foldSums = sync.Pool{New: func() any { return new([foldParts]State) }}
+
 // Fold lets fold change the state for each of n elements, in pieces of at least
 // share of them, each in a state of its own: s is their sum. A nil spread does
 // them one after the other.
 func (s *State) Fold(spread Spread, n, share int, fold func(part *State, i int)) {
-	const most = 16
-	parts := min(n/share, most)
+	parts := min(n/share, foldParts)
 	if spread == nil || parts < 2 {
 		for i := range n {
 			fold(s, i)
 		}
 		return
 	}
-	sums := make([]State, parts)
+	sums := foldSums.Get().(*[foldParts]State)
+	defer foldSums.Put(sums)
+	clear(sums[:parts])
 	spread(parts, func(p int) {
 		for i := p * n / parts; i < (p+1)*n/parts; i++ {
 			fold(&sums[p], i)
 		}
 	})
-	for p := range sums {
+	for p := range parts {
 		s.Merge(&sums[p])
 	}
 }
