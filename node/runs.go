@@ -51,7 +51,7 @@ type depth struct {
 // needs half the memory so. After gentleBytes it goes as deep as it takes to keep
 // all processors busy.
 var (
-	gentle = depth{group: 128 << 10, ahead: 1, flight: 8}
+	gentle = depth{group: 96 << 10, ahead: 1, flight: 6}
 	full   = depth{group: 256 << 10, ahead: 2, flight: 16}
 )
 
@@ -66,7 +66,7 @@ func (a *actor) depth() depth {
 
 // largeRun is how many bytes are worth to be opened ahead, however few entries
 // they are.
-const largeRun = 64 << 10
+const largeRun = 32 << 10
 
 // runGroup is runs of one chain that follow each other, on their way into the
 // space. What can be computed without it is, while the group before is stored.
