@@ -67,28 +67,50 @@ func newHost(key crypto.PrivKey, listen []string, at *reach, agent string, exemp
 // but for one thing: on this machine and in private networks TCP is first and
 // QUIC after it, not the other way round. The kernel moves TCP in large pieces,
 // so that a fill takes a quarter less of processor time, and what QUIC does
-// better needs a network that loses packets or a NAT.
+// better needs a network that loses packets or a NAT. First of all is what leads
+// to this very machine: elsewhere it is refused at once.
 func rankDials(addrs []multiaddr.Multiaddr) []network.AddrDelay {
 	ranked := swarm.DefaultDialRanker(addrs)
-	first := slices.IndexFunc(ranked, func(r network.AddrDelay) bool { return isNearTCP(r.Addr) })
-	if first < 0 {
-		return ranked
-	}
-	before := ranked[first].Delay
-	for i, r := range ranked {
-		switch {
-		case isNearTCP(r.Addr):
-			ranked[i].Delay -= before
-		case manet.IsPrivateAddr(r.Addr) && !isCircuit(r.Addr):
-			ranked[i].Delay += swarm.PrivateTCPDelay
+	for class, offset := 0, time.Duration(0); class < far; class++ {
+		first := time.Duration(-1)
+		for _, r := range ranked {
+			if nearness(r.Addr) == class && (first < 0 || r.Delay < first) {
+				first = r.Delay
+			}
 		}
+		if first < 0 {
+			continue
+		}
+		for i, r := range ranked {
+			if nearness(r.Addr) == class {
+				ranked[i].Delay += offset - first
+			}
+		}
+		offset += swarm.PrivateTCPDelay
 	}
 	return ranked
 }
 
-func isNearTCP(a multiaddr.Multiaddr) bool {
+// What rankDials puts one after the other.
+const (
+	loopbackTCP = iota
+	nearTCP
+	nearElse
+	far
+)
+
+func nearness(a multiaddr.Multiaddr) int {
 	_, last := multiaddr.SplitLast(a)
-	return last != nil && last.Protocol().Code == multiaddr.P_TCP && manet.IsPrivateAddr(a)
+	isTCP := last != nil && last.Protocol().Code == multiaddr.P_TCP
+	switch {
+	case isCircuit(a) || !manet.IsPrivateAddr(a):
+		return far
+	case isTCP && manet.IsIPLoopback(a):
+		return loopbackTCP
+	case isTCP:
+		return nearTCP
+	}
+	return nearElse
 }
 
 // portFile keeps the port drawn at the first start, so that addresses given

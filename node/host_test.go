@@ -63,9 +63,12 @@ func TestRankDials(t *testing.T) {
 		name string
 		want map[string]time.Duration
 	}{
+		{"here", map[string]time.Duration{
+			"/ip4/127.0.0.1/tcp/1": 0, "/ip4/192.168.1.2/tcp/1": 30 * ms,
+			"/ip4/127.0.0.1/udp/1/quic-v1": 60 * ms, "/ip4/192.168.1.2/udp/2/quic-v1": 90 * ms,
+		}},
 		{"near", map[string]time.Duration{
-			"/ip4/127.0.0.1/tcp/1": 0, "/ip4/192.168.1.2/tcp/2": 30 * ms,
-			"/ip4/127.0.0.1/udp/1/quic-v1": 30 * ms, "/ip4/192.168.1.2/udp/2/quic-v1": 60 * ms,
+			"/ip4/10.0.0.1/tcp/1": 0, "/ip4/10.0.0.2/tcp/2": 30 * ms, "/ip4/10.0.0.1/udp/1/quic-v1": 30 * ms,
 		}},
 		{"near, no TCP", map[string]time.Duration{"/ip4/10.0.0.1/udp/1/quic-v1": 0, "/ip4/10.0.0.1/tcp/1/ws": 30 * ms}},
 		{"far", map[string]time.Duration{"/ip4/9.9.9.9/udp/1/quic-v1": 0, "/ip4/9.9.9.9/tcp/1": 250 * ms}},
