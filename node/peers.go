@@ -91,10 +91,19 @@ func (b *peerBook) recall(p peer.ID, at time.Time) bool {
 	return true
 }
 
-// meet adds a peer that is not among the space's yet.
+// meet adds a peer that is not among the space's yet. A connected one whose
+// addresses are not told yet is the space's already: introductions tells them.
 func (b *peerBook) meet(space [32]byte, p peer.AddrInfo) {
-	if !b.knows(space, p.ID) {
-		b.learn(space, p)
+	if b.knows(space, p.ID) || b.learn(space, p) || p.ID == b.self {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.spaces[space] == nil {
+		b.spaces[space] = map[peer.ID][]multiaddr.Multiaddr{}
+	}
+	if peers := b.spaces[space]; len(peers) < maxBookPeers && peers[p.ID] == nil {
+		peers[p.ID] = nil
 	}
 }
 

@@ -273,9 +273,11 @@ func (n *Node) takeProposal(ctx context.Context, s network.Stream) error {
 
 // decide commits a proposal or says why not.
 func (n *Node) decide(ctx context.Context, a *actor, req proposeRequest) proposeVerdict {
-	v := proposeVerdict{Accept: []byte{}}
+	v := proposeVerdict{Have: a.control().Head.Seq, Accept: []byte{}}
 	err := n.carryOut(ctx, a, req, &v)
-	v.Have = a.control().Head.Seq
+	if !errors.Is(err, space.ErrNotSequencer) {
+		v.Have = a.control().Head.Seq
+	}
 	if err != nil {
 		n.log.Info("proposal not committed", "space", fingerprint(a.sid), "err", err)
 		v.Reason, v.Detail = later, err.Error()
@@ -307,6 +309,9 @@ func (n *Node) carryOut(ctx context.Context, a *actor, req proposeRequest, v *pr
 	if len(req.Leave) > 0 {
 		return n.putOut(ctx, a, req.Leave)
 	}
+	// In this order: who is told "elsewhere" compares what this node held when it
+	// said so, and the entry that makes it the sequencer may come at any moment.
+	v.Have = a.control().Head.Seq
 	if !a.sequences() {
 		return space.ErrNotSequencer
 	}
