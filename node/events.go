@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"sync"
@@ -96,11 +97,11 @@ func (c *change) tell(before *control.State) {
 	var events []*xrpc.Event
 	at := map[space.DID]int{}
 	for i := range c.batch.Records {
-		rec := &c.batch.Records[i]
+		rec := &c.batch.Records[i]                 // its value's memory is used again when the change is shown
 		row := &c.rows[rec.Author][at[rec.Author]] // the same ops, by author
 		at[rec.Author]++
 		events = append(events, &xrpc.Event{TimeMs: now, Author: rec.Author, Op: xrpc.RepoOp{
-			Rev: row.Rev, Idx: row.Idx, Path: row.Path, CID: row.CID, Prev: row.Prev, Value: rec.Value,
+			Rev: row.Rev, Idx: row.Idx, Path: row.Path, CID: row.CID, Prev: row.Prev, Value: bytes.Clone(rec.Value),
 		}})
 	}
 	if c.ctl != nil && c.ctl.Head != before.Head {

@@ -225,6 +225,7 @@ func (s *sealer) seal(part []opened, envs []envelope.Envelope) {
 // else take as much as it gets several times over.
 var (
 	openedEntries sync.Pool // *[]opened
+	plaintexts    sync.Pool // *[]byte
 	allPuts       = sync.Pool{New: func() any { return new(space.Puts) }}
 	recordRows    sync.Pool // *[]store.RecordRow
 	opRows        sync.Pool // *[]store.OpRow
@@ -248,10 +249,12 @@ func reuse[R any](pool *sync.Pool, rows []R) {
 	pool.Put(&rows)
 }
 
-// free gives back the memory of what was done ahead and is committed.
+// free gives back the memory of what was done ahead and is committed. Nobody may
+// look at the values of its records any more.
 func (m *runIn) free() {
 	for i := range m.ahead {
 		reuse(&recordRows, m.ahead[i].share)
+		reuse(&plaintexts, m.ahead[i].room[:cap(m.ahead[i].room)])
 		if puts := m.ahead[i].puts; puts != nil {
 			*puts = space.Puts{}
 			allPuts.Put(puts)
@@ -334,6 +337,7 @@ type opened struct {
 	// Of the first of a part, for all of it.
 	share []store.RecordRow
 	puts  *space.Puts
+	room  []byte // the plaintext is in it
 }
 
 const openShare = 16 // entries that are worth a goroutine
@@ -350,15 +354,17 @@ func openAhead(openers func() *seal.Opener, envs []envelope.Envelope, s *sealer)
 	}
 	out := rowsOf[opened](&openedEntries, len(envs))[:len(envs)]
 	inParallel(parts, func(p int) {
-		o, puts := openers(), allPuts.Get().(*space.Puts)
-		for i := p * len(envs) / parts; i < (p+1)*len(envs)/parts; i++ {
-			if envs[i].Type() == envelope.Entry {
-				out[i] = open(o, envs[i], puts)
+		from, to := p*len(envs)/parts, (p+1)*len(envs)/parts
+		part, run := out[from:to], envs[from:to]
+		o, puts, room := openers(), allPuts.Get().(*space.Puts), rowsOf[byte](&plaintexts, runBytes(run))
+		o.Use(room)
+		for i := range run {
+			if run[i].Type() == envelope.Entry {
+				part[i] = open(o, run[i], puts)
 			}
 		}
-		part := out[p*len(envs)/parts : (p+1)*len(envs)/parts]
-		part[0].puts = puts
-		s.seal(part, envs[p*len(envs)/parts:])
+		part[0].puts, part[0].room = puts, room
+		s.seal(part, run)
 	})
 	return out
 }

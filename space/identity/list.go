@@ -184,16 +184,18 @@ func unpackAccount(b []byte) (Account, error) {
 	return a, nil
 }
 
-// shortList is not worth the megabyte that it takes to look for repetitions.
+// shortList is not worth the megabyte that a compressor takes: it is one stored
+// block (RFC 1951, 3.2.4).
 const shortList = 2 << 10
 
 func deflate(b []byte) ([]byte, error) {
-	var out bytes.Buffer
-	level := flate.BestCompression
 	if len(b) <= shortList {
-		level = flate.HuffmanOnly
+		n := uint16(len(b))
+		out := binary.LittleEndian.AppendUint16([]byte{1}, n) // the last block, of no compression
+		return append(binary.LittleEndian.AppendUint16(out, ^n), b...), nil
 	}
-	w, err := flate.NewWriter(&out, level)
+	var out bytes.Buffer
+	w, err := flate.NewWriter(&out, flate.BestCompression)
 	if err == nil {
 		_, err = w.Write(b)
 	}

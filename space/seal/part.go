@@ -76,13 +76,18 @@ func sealPart(rand io.Reader, key []byte, h envelope.Header, part []byte, more b
 
 // openPart opens one envelope; part is newly allocated.
 func openPart(key []byte, e envelope.Envelope) (part []byte, more bool, err error) {
+	return openInto(make([]byte, 0, len(e.Ciphertext())), key, e)
+}
+
+// openInto is openPart into the memory of to.
+func openInto(to, key []byte, e envelope.Envelope) (part []byte, more bool, err error) {
 	aead, err := chacha20poly1305.NewX(key)
 	if err != nil {
 		return nil, false, err
 	}
 	nonce := e.Nonce()
 	ct := e.Ciphertext()
-	plain, err := aead.Open(make([]byte, 0, len(ct)), nonce[:], ct, e.AAD())
+	plain, err := aead.Open(to, nonce[:], ct, e.AAD())
 	if err != nil {
 		return nil, false, fmt.Errorf("%w: seal does not fit", space.ErrForged)
 	}

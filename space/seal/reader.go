@@ -212,7 +212,10 @@ func (r *Reader) Open(e envelope.Envelope) (body []byte, done bool, err error) {
 }
 
 // Opener opens entries of a chain ahead of its Reader, for one goroutine.
-type Opener struct{ entry *entryKeys }
+type Opener struct {
+	entry *entryKeys
+	room  []byte // for plaintext; what is in it is not the opener's any more
+}
 
 // Openers makes Openers of the chain, for any goroutine; nil while the author
 // is not known.
@@ -225,7 +228,7 @@ func (r *Reader) Openers() func() *Opener {
 		return nil // setAuthor has found the same
 	}
 	chain := r.chain
-	return func() *Opener { return &Opener{newEntryKeys(ak.secret, space.LabelEntry, chain)} }
+	return func() *Opener { return &Opener{entry: newEntryKeys(ak.secret, space.LabelEntry, chain)} }
 }
 
 // Opened is an entry that was opened ahead of its turn.
@@ -236,9 +239,18 @@ type Opened struct {
 	err  error
 }
 
+// Use gives the opener memory for what it opens, as far as it suffices. Whoever
+// gave it may have it back when nothing that was opened is looked at any more.
+func (o *Opener) Use(room []byte) { o.room = room[:0] }
+
 // Open opens an entry of the chain. What it says is Reader.Take's to tell.
 func (o *Opener) Open(e envelope.Envelope) Opened {
-	part, more, err := openPart(o.entry.at(e.Seq()), e)
+	n, most := len(o.room), len(e.Ciphertext())
+	if cap(o.room)-n < most {
+		o.room, n = make([]byte, 0, most), 0
+	}
+	part, more, err := openInto(o.room[n:n:n+most], o.entry.at(e.Seq()), e)
+	o.room = o.room[:n+most]
 	return Opened{e.ID(), part, more, err}
 }
 
