@@ -11,6 +11,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/kithnet/kith/node"
 	"github.com/kithnet/kith/space"
 	"github.com/kithnet/kith/xrpc"
 )
@@ -172,4 +173,35 @@ func subscribeTo(ctx context.Context, api *xrpc.Client, id space.ID) (*websocket
 		return nil, err
 	}
 	return conn, nil
+}
+
+// TestEventsOfACatchUp: the values of events stay what they were, although the
+// memory that many entries were opened into is used again for those after them.
+func TestEventsOfACatchUp(t *testing.T) {
+	a, b := start(t, t.TempDir()), start(t, t.TempDir())
+	id := create(t, a, "club")
+	join(t, a, b, id)
+	one := put(t, a, id, "one", "1")
+	eventually(t, "it comes", has(b, id, "one", one))
+	sub, err := b.Subscribe(t.Context(), id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pair := range [][2]*node.Node{{a, b}, {b, a}} {
+		if err := pair[0].Disconnect(t.Context(), mustStatus(t, pair[1]).PeerID); err != nil && !errors.Is(err, xrpc.ErrPeerNotFound) {
+			t.Fatal(err)
+		}
+	}
+	const missed = 400
+	for i := range missed {
+		put(t, a, id, fmt.Sprint("k", i), strings.Repeat(fmt.Sprint(i, " "), 120))
+	}
+	if _, err := b.Connect(t.Context(), mustStatus(t, a).Listen[0]); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range follow(t, sub, missed) {
+		if e.Op.Value.CID() != e.Op.CID {
+			t.Fatalf("event %d, %s: the value is not that of the cid: %.60q", e.Seq, e.Op.Path, e.Op.Value)
+		}
+	}
 }
