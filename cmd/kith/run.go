@@ -72,6 +72,7 @@ func (c *runCmd) Run(a *app) error {
 		log.Warn("the key file has no passphrase: whoever gets this disk can read everything")
 	}
 	return n.Run(a.ctx, func(r node.Ready) {
+		resident.Bound(a.env)
 		if err := resident.Trim(); err != nil {
 			log.Info("the memory that only the start needed is kept", "err", err)
 		}
