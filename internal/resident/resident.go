@@ -20,7 +20,7 @@ import (
 const (
 	// limit is what the runtime of a small process may hold, garbage included:
 	// the heap, stacks and what the runtime itself needs.
-	limit = 44 << 20
+	limit = 46 << 20
 	// large is what a process needs that is not small: with so little room left
 	// for garbage it would be collected all the time. That is borne for patience,
 	// unless the limit itself is needed: most that is taken in at once is taken
