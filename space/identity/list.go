@@ -184,16 +184,7 @@ func unpackAccount(b []byte) (Account, error) {
 	return a, nil
 }
 
-// shortList is not worth the megabyte that a compressor takes: it is one stored
-// block (RFC 1951, 3.2.4).
-const shortList = 2 << 10
-
 func deflate(b []byte) ([]byte, error) {
-	if len(b) <= shortList {
-		n := uint16(len(b))
-		out := binary.LittleEndian.AppendUint16([]byte{1}, n) // the last block, of no compression
-		return append(binary.LittleEndian.AppendUint16(out, ^n), b...), nil
-	}
 	var out bytes.Buffer
 	w, err := flate.NewWriter(&out, flate.BestCompression)
 	if err == nil {
