@@ -31,7 +31,8 @@ const (
 )
 
 // Bound sets a soft memory limit, which it lifts while the process needs more
-// than a small one. It looks after each collection. Where getenv knows GOGC or
+// than a small one. It looks after each collection, and trims once more when the
+// process begins to grow. Where getenv knows GOGC or
 // GOMEMLIMIT it does nothing.
 func Bound(getenv func(string) string) {
 	if getenv("GOGC") != "" || getenv("GOMEMLIMIT") != "" {
@@ -70,6 +71,7 @@ var held = [...]string{
 // bound is what is in force. One cleanup at a time owns it.
 type bound struct {
 	limit   int64
+	trimmed bool      // again, when it grew first
 	large   time.Time // since when it is; zero: it is not
 	samples [len(held)]metrics.Sample
 }
@@ -85,6 +87,10 @@ func (b *bound) look() {
 		b.large = time.Time{}
 	case b.large.IsZero():
 		b.large = now
+	}
+	if need >= small && !b.trimmed {
+		b.trimmed = true
+		_ = Trim() // what grows now is done with more than the start; that a system refuses was said by the first
 	}
 	if l := limitFor(need, now.Sub(b.large), b.limit); l != b.limit {
 		b.limit = l
