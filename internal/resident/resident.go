@@ -27,7 +27,7 @@ const (
 	// in by then. It is small again when it needs less than small.
 	large    = 36 << 20
 	small    = 28 << 20
-	patience = 60 * time.Millisecond
+	patience = 25 * time.Millisecond
 )
 
 // Bound sets a soft memory limit, which it lifts while the process needs more
