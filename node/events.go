@@ -97,9 +97,10 @@ func (c *change) tell(before *control.State) {
 	var events []*xrpc.Event
 	at := map[space.DID]int{}
 	for i := range c.batch.Records {
-		rec := &c.batch.Records[i]                 // its value's memory is used again when the change is shown
+		rec := &c.batch.Records[i]
 		row := &c.rows[rec.Author][at[rec.Author]] // the same ops, by author
 		at[rec.Author]++
+		// A copy: the memory of values is used again once the change is shown.
 		events = append(events, &xrpc.Event{TimeMs: now, Author: rec.Author, Op: xrpc.RepoOp{
 			Rev: row.Rev, Idx: row.Idx, Path: row.Path, CID: row.CID, Prev: row.Prev, Value: bytes.Clone(rec.Value),
 		}})

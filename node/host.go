@@ -66,12 +66,12 @@ func newHost(key crypto.PrivKey, listen []string, at *reach, agent string, exemp
 // rankDials says when each address of a peer is dialled. It is libp2p's order
 // but for one thing: on this machine and in private networks TCP is first and
 // QUIC after it, not the other way round. The kernel moves TCP in large pieces,
-// so that a fill takes a quarter less of processor time, and what QUIC does
+// so that a fill takes a seventh less of processor time, and what QUIC does
 // better needs a network that loses packets or a NAT. First of all is what leads
 // to this very machine: elsewhere it is refused at once.
 func rankDials(addrs []multiaddr.Multiaddr) []network.AddrDelay {
 	ranked := swarm.DefaultDialRanker(addrs)
-	for class, offset := 0, time.Duration(0); class < far; class++ {
+	for class, offset := 0, time.Duration(0); class < farAway; class++ {
 		first := time.Duration(-1)
 		for _, r := range ranked {
 			if nearness(r.Addr) == class && (first < 0 || r.Delay < first) {
@@ -96,7 +96,7 @@ const (
 	loopbackTCP = iota
 	nearTCP
 	nearElse
-	far
+	farAway
 )
 
 func nearness(a multiaddr.Multiaddr) int {
@@ -104,7 +104,7 @@ func nearness(a multiaddr.Multiaddr) int {
 	isTCP := last != nil && last.Protocol().Code == multiaddr.P_TCP
 	switch {
 	case isCircuit(a) || !manet.IsPrivateAddr(a):
-		return far
+		return farAway
 	case isTCP && manet.IsIPLoopback(a):
 		return loopbackTCP
 	case isTCP:

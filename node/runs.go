@@ -51,17 +51,17 @@ type depth struct {
 // needs half the memory so. After gentleBytes it goes as deep as it takes to keep
 // all processors busy.
 var (
-	gentle = depth{group: 96 << 10, ahead: 1, flight: 6}
-	full   = depth{group: 256 << 10, ahead: 2, flight: 16}
+	gentleDepth = depth{group: 96 << 10, ahead: 1, flight: 6}
+	fullDepth   = depth{group: 256 << 10, ahead: 2, flight: 16}
 )
 
 const gentleBytes = 8 << 20
 
 func (a *actor) depth() depth {
 	if a.caughtUp.Load() < gentleBytes {
-		return gentle
+		return gentleDepth
 	}
-	return full
+	return fullDepth
 }
 
 // largeRun is how many bytes are worth to be opened ahead, however few entries

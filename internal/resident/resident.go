@@ -32,8 +32,7 @@ const (
 
 // Bound sets a soft memory limit, which it lifts while the process needs more
 // than a small one. It looks after each collection, and trims once more when the
-// process begins to grow. Where getenv knows GOGC or
-// GOMEMLIMIT it does nothing.
+// process begins to grow. Where getenv knows GOGC or GOMEMLIMIT it does nothing.
 func Bound(getenv func(string) string) {
 	if getenv("GOGC") != "" || getenv("GOMEMLIMIT") != "" {
 		return
